@@ -1,0 +1,122 @@
+"""Text <-> token ids: one token for each known word, bytes for everything else, exact both ways.
+
+A word token *includes the space before it*, except where none is expected: at the start, after a line break and after a
+special token. Whatever departs from that is spelled out (a `glue` token: no space here; a space byte: one more), so
+`decode(encode(text)) == text` for any text at all.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+#: Tokens that are no text. `glue` marks a word without a space before it.
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<glue>")
+
+#: Ids kept for special tokens, used or not: adding one later changes no other id.
+SPECIAL_IDS = 512
+
+_SPACE, _NEWLINE = SPECIAL_IDS + ord(" "), SPECIAL_IDS + ord("\n")
+
+
+class Tokenizer:
+    """Ids: special tokens (and room for more), then the 256 bytes, then the words.
+
+    Digits and punctuation are single bytes, hence single tokens.
+
+    Args:
+        words: lower- or upper-case ASCII words, each one token.
+        specials: texts such as `<image>` that always become one token of their own, beginning with `SPECIALS`.
+    """
+
+    def __init__(self, words: Iterable[str], specials: Sequence[str] = SPECIALS) -> None:
+        words = list(words)
+        odd = [word for word in words if not re.fullmatch("[A-Za-z]+", word)]
+        if odd or len(set(words)) != len(words):
+            raise ValueError(f"words must be distinct and made of ASCII letters; got {odd or 'duplicates'}.")
+        if tuple(specials[: len(SPECIALS)]) != SPECIALS or len(specials) > SPECIAL_IDS:
+            raise ValueError(f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS}; got {specials}.")
+        self.words, self.specials = words, list(specials)
+        self._special_id = {text: i for i, text in enumerate(specials)}
+        self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
+        self._pieces = re.compile("|".join([*map(re.escape, specials), " ?[A-Za-z]+", "."]), re.DOTALL)
+        self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
+        self.pad, self.bos, self.eos, self.glue = range(len(SPECIALS))
+
+    def __len__(self) -> int:
+        """Size of the vocabulary, unused special ids included."""
+        return SPECIAL_IDS + 256 + len(self.words)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, nothing added."""
+        ids: list[int] = []
+        start = True  # nothing, a line break or a special token before: a word here needs no space
+        for piece in self._pieces.findall(text):
+            known = self._known.get((piece, start))
+            if known is None:
+                known = self._known[piece, start] = self._piece(piece, start)
+                if len(self._known) > 100_000:  # strange text must not fill the memory
+                    self._known.clear()
+            ids += known
+            start = known[-1] == _NEWLINE or known[-1] < SPECIAL_IDS
+        return ids
+
+    def _piece(self, piece: str, start: bool) -> tuple[int, ...]:
+        if piece in self._special_id:
+            return (self._special_id[piece],)
+        word = self._word_id.get(piece.lstrip(" "))
+        if word is None:
+            return tuple(SPECIAL_IDS + byte for byte in piece.encode("utf-8", "surrogatepass"))
+        spaced = piece[0] == " "
+        if start:
+            return (_SPACE, self.glue, word) if spaced else (word,)
+        return (word,) if spaced else (self.glue, word)
+
+    def decode(self, ids: Sequence[int] | Tensor, skip_specials: bool = False) -> str:
+        """The text of `ids`; `skip_specials` leaves out `<pad>`, `<eos>` and the like."""
+        ids = ids.tolist() if isinstance(ids, Tensor) else ids
+        out, start = bytearray(), True
+        for i in ids:
+            if not 0 <= i < len(self):
+                raise ValueError(f"token id {i} lies outside the vocabulary of {len(self)}.")
+            if i >= SPECIAL_IDS + 256:
+                out += b"" if start else b" "
+                out += self.words[i - SPECIAL_IDS - 256].encode()
+            elif i >= SPECIAL_IDS:
+                out.append(i - SPECIAL_IDS)
+            elif i != self.glue and not skip_specials:
+                out += (self.specials[i] if i < len(self.specials) else f"<reserved {i}>").encode()
+            start = i == _NEWLINE or i < SPECIAL_IDS
+        try:
+            return out.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # ids that no text has: half a character, say
+            return out.decode("utf-8", "replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each id as a reader would like to see it, for figures: words, characters, special tokens."""
+        return [self.decode([i]) if i != self.glue else "<glue>" for i in ids]
+
+    def batch(self, texts: Sequence[str], length: int) -> Int[Tensor, "b t"]:
+        """`<bos> text <eos>`, padded on the right to the longest of the batch.
+
+        Raises:
+            TypeError: a single string.
+            ValueError: no texts, an empty text, or one longer than `length` tokens.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"batch takes a list of texts; got the single text {texts!r}. Write [{texts!r}].")
+        rows = [[self.bos, *self.encode(text), self.eos] for text in texts]
+        if not rows:
+            raise ValueError("batch needs at least one text; got none.")
+        for text, row in zip(texts, rows, strict=True):
+            if not text.strip():
+                raise ValueError(f"a text is empty ({text!r}); say something, for example 'a red circle'.")
+            if len(row) > length:
+                raise ValueError(
+                    f"a text has {len(row)} tokens, <bos> and <eos> included, but the context holds {length}:"
+                    f" {text[:60]!r}{'...' if len(text) > 60 else ''}. Shorten it, or use a model with a longer context."
+                )
+        width = max(map(len, rows))
+        return torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])

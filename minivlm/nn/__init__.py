@@ -1,0 +1,1 @@
+"""Parts that know neither image nor text."""

@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-#: Tokens that are no text. `glue` marks a word without a space before it.
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<glue>")
+#: Tokens that are no text. `glue` marks a word without a space before it. (`<eos>` must not be 2: in CLIP's released file
+#: format that number means something else, see `minivlm/checkpoints/clip.py`.)
+SPECIALS = ("<pad>", "<bos>", "<glue>", "<eos>")
 
 #: Ids kept for special tokens, used or not: adding one later changes no other id.
 SPECIAL_IDS = 512
 
-_SPACE, _NEWLINE = SPECIAL_IDS + ord(" "), SPECIAL_IDS + ord("\n")
+_SPACE = SPECIAL_IDS + ord(" ")
+_NEWLINE = SPECIAL_IDS + ord("\n")
 
 
 class Tokenizer:
@@ -43,7 +45,7 @@ class Tokenizer:
         self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
         self._pieces = re.compile("|".join([*map(re.escape, specials), " ?[A-Za-z]+", "."]), re.DOTALL)
         self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
-        self.pad, self.bos, self.eos, self.glue = range(len(SPECIALS))
+        self.pad, self.bos, self.glue, self.eos = range(len(SPECIALS))
 
     def __len__(self) -> int:
         """Size of the vocabulary, unused special ids included."""

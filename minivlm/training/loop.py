@@ -48,8 +48,11 @@ def fit(
         `loss` at each step; `step` and `value` of each evaluation.
 
     Raises:
+        ValueError: no steps.
         RuntimeError: the loss is not finite, or the batches run out.
     """
+    if steps < 1:
+        raise ValueError(f"training takes at least one step; got steps={steps}.")
     warmup = max(1, steps // 10) if warmup is None else warmup
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, steps, warmup))

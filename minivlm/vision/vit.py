@@ -60,7 +60,7 @@ class VisionTransformer(nn.Module):
         self.norm_after = nn.LayerNorm(width, config.eps)
         init_transformer(self.blocks, width)
 
-    def forward(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1+n d"]:
+    def forward(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b t d"]:
         """The residual stream after the last block: the class token, then the patches. CLIP reads `norm_after` of it."""
         patches = self.patch_embedding(patchify(pixel_values, self.config.patch_size))
         x = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1) + self.positions

@@ -5,7 +5,7 @@ seed give the same scenes on every machine; pictures are rendered in torch, at a
 Nothing here knows a model, and no model knows the world.
 """
 
-from minivlm.world.grammar import Captions, caption, vocabulary
+from minivlm.world.grammar import FRAMES, Captions, article, vocabulary
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
 from minivlm.world.render import render
 from minivlm.world.scenes import Scenes, compose, draw_scenes, generator
@@ -16,6 +16,7 @@ VERSION = "0.1"
 
 __all__ = [
     "COLOURS",
+    "FRAMES",
     "HELD_OUT",
     "SEEN",
     "SHAPES",
@@ -24,7 +25,7 @@ __all__ = [
     "Captions",
     "Scenes",
     "all_pairs",
-    "caption",
+    "article",
     "compose",
     "draw_scenes",
     "generator",

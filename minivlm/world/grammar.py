@@ -1,7 +1,5 @@
 """Scenes -> sentences. Every caption is true of its scene; which of the true ones is said is the generator's choice."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
@@ -68,8 +66,7 @@ def _describe(colour, shape, position, size, count, detail, order) -> str:
 
     def noun(i: int) -> str:
         extra = size_word(size[i]) + " " if detail[i] else ""
-        name = f"{extra}{_COLOUR_WORDS[colour[i]]} {SHAPES[shape[i]]}"
-        return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+        return article(f"{extra}{_COLOUR_WORDS[colour[i]]} {SHAPES[shape[i]]}")
 
     order = [i for i in order if i < count]
     if detail[-1] and count == 1:
@@ -89,6 +86,6 @@ def relation(a: list[float], b: list[float]) -> str:
     return "above" if dy < 0 else "below"
 
 
-def caption(template: str) -> Callable[[str], str]:
-    """A prompt maker for class names: `caption("a photo of {}")("red star") == "a photo of a red star"`."""
-    return lambda name: template.format(f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
+def article(noun: str) -> str:
+    """The noun with its article: `an orange star`."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -16,4 +16,4 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "moon")
 
 #: Size word -> range of radii, as a fraction of the image's shorter side. The gap keeps the words unambiguous.
-SIZES: dict[str, tuple[float, float]] = {"small": (0.13, 0.17), "large": (0.22, 0.29)}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.15, 0.20), "large": (0.26, 0.34)}

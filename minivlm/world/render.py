@@ -14,8 +14,8 @@ from torch import Tensor
 from minivlm.world.palette import COLOURS, SHAPES
 from minivlm.world.scenes import Scenes
 
-#: Distances are computed for about this many object pixels at a time on the CPU, so that they stay in its cache.
-CPU_CHUNK = 2**17
+#: Pixels of scenes that are drawn at a time on the CPU, so that they stay in its cache.
+CPU_CHUNK = 2**16
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:
@@ -87,42 +87,45 @@ def render(
     if height < 1 or width < 1:
         raise ValueError(f"a picture needs at least 1 x 1 pixels; got height={height}, width={width}.")
     device = torch.device(device)
-    slots = scenes.present.shape[1]
-    step = max(1, CPU_CHUNK // (height * width * slots)) if device.type == "cpu" else len(scenes)
-    parts = [_render(scenes[i : i + step], height, width, device) for i in range(0, len(scenes), step)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _render(scenes: Scenes, height: int, width: int, device: torch.device) -> Tensor:
-    weight = _visible(_coverage(scenes, height, width, device))
+    step = max(1, CPU_CHUNK // (height * width)) if device.type == "cpu" else len(scenes)
+    images = torch.empty(len(scenes), 3, height, width, device=device)
     palette = torch.tensor(list(COLOURS.values()))
-    paint = torch.cat([palette[scenes.colour], scenes.background[:, None]], 1).to(device, non_blocking=True)
-    return torch.einsum("boc,bohw->bchw", paint, weight)
+    for start in range(0, len(scenes), step):
+        part = scenes[start : start + step]
+        paint = torch.cat([palette[part.colour], part.background[:, None]], 1).to(device, non_blocking=True)
+        weights = _visible(_coverage(part, height, width, device))
+        torch.bmm(paint.mT, weights.flatten(2), out=images[start : start + step].flatten(2))
+    return images
 
 
-def _coverage(scenes: Scenes, height: int, width: int, device: torch.device) -> Float[Tensor, "b o h w"]:
-    """How much of each pixel each object would cover alone. Objects are grouped by shape on the CPU: no waiting."""
-    (b, slots), short = scenes.present.shape, min(height, width)
-    flat = scenes.present.flatten().nonzero()[:, 0]
-    flat = flat[scenes.shape.flatten()[flat].argsort(stable=True)]
-    sizes = torch.bincount(scenes.shape.flatten()[flat], minlength=len(SHAPES)).tolist()
-    centre = scenes.position.flatten(0, 1)[flat] * torch.tensor([width, height])
-    radius = (scenes.size.flatten()[flat] * short)[:, None].to(device, non_blocking=True)
-    centre, flat = centre.to(device, non_blocking=True), flat.to(device, non_blocking=True)
-    x = ((torch.arange(width, device=device) + 0.5 - centre[:, :1]) / radius)[:, None, :]
-    y = ((torch.arange(height, device=device) + 0.5 - centre[:, 1:]) / radius)[:, :, None]
-    groups = zip(SHAPES, x.split(sizes), y.split(sizes), radius[..., None].split(sizes), flat.split(sizes), strict=True)
-    coverage = torch.zeros(b * slots, height, width, device=device)
-    for shape, x, y, radius, where in groups:
-        if len(where):
-            coverage[where] = DISTANCES[shape](x, y).mul_(-radius).add_(0.5).clamp_(0, 1)
-    return coverage.view(b, slots, height, width)
+def _coverage(scenes: Scenes, height: int, width: int, device: torch.device) -> Float[Tensor, "b layers h w"]:
+    """How much of each pixel each object would cover alone; one more layer, still empty, is for the background.
+
+    Objects are grouped by shape on the CPU, where the scenes are, so that a GPU never has to wait.
+    """
+    b, slots = scenes.present.shape
+    scene, slot = scenes.present.nonzero(as_tuple=True)
+    order = scenes.shape[scene, slot].argsort(stable=True)
+    scene, slot = scene[order], slot[order]
+    sizes = torch.bincount(scenes.shape[scene, slot], minlength=len(SHAPES)).tolist()
+    centre = scenes.position[scene, slot] * torch.tensor([width, height])
+    radius = scenes.size[scene, slot] * min(height, width)
+    where, centre, radius = (v.to(device, non_blocking=True) for v in (scene * (slots + 1) + slot, centre, radius))
+    x = ((torch.arange(width, device=device) + 0.5 - centre[:, :1]) / radius[:, None])[:, None, :]
+    y = ((torch.arange(height, device=device) + 0.5 - centre[:, 1:]) / radius[:, None])[:, :, None]
+    coverage = torch.zeros(b * (slots + 1), height, width, device=device)
+    groups = zip(SHAPES, x.split(sizes), y.split(sizes), (-radius[:, None, None]).split(sizes), where.split(sizes), strict=True)
+    for shape, x, y, scale, index in groups:
+        if len(index):
+            coverage[index] = DISTANCES[shape](x, y).mul_(scale).add_(0.5).clamp_(0, 1)
+    return coverage.view(b, slots + 1, height, width)
 
 
-def _visible(coverage: Float[Tensor, "b o h w"]) -> Float[Tensor, "b o+1 h w"]:
-    """How much of each pixel shows each object, and the background (last), when later objects lie on top."""
-    weights, free = [], torch.ones_like(coverage[:, 0])
-    for alpha in reversed(coverage.unbind(1)):
-        weights.append(alpha * free)
-        free = free - weights[-1]
-    return torch.stack([*reversed(weights), free], 1)
+def _visible(layers: Float[Tensor, "b layers h w"]) -> Float[Tensor, "b layers h w"]:
+    """How much of each pixel shows each layer, in place: what lies on top hides what lies below, background last."""
+    free = torch.ones_like(layers[:, 0])
+    for layer in reversed(layers[:, :-1].unbind(1)):
+        layer.mul_(free)
+        free -= layer
+    layers[:, -1] = free
+    return layers

@@ -6,6 +6,8 @@ import torch
 from minivlm.course import lesson as module
 from minivlm.course.lesson import Lesson
 
+CIRCUMSTANCES = Lesson.circumstances
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
@@ -86,6 +88,21 @@ def test_record_prints_and_appends(monkeypatch, tmp_path, capsys):
         "n": 3,
     }
     assert len(rows) == 2
+
+
+def test_circumstances_name_what_a_number_depends_on():
+    from minivlm import world
+
+    found = CIRCUMSTANCES(Lesson("x"))
+    assert found == {
+        "seed": 0,
+        "preset": "cpu",
+        "arms": "lesson",
+        "device": "cpu",
+        "torch": torch.__version__,
+        "world": world.VERSION,
+    }
+    json.dumps(found)
 
 
 def test_record_refuses_names_of_columns_and_non_numbers(monkeypatch, tmp_path):

@@ -1,0 +1,29 @@
+"""What one released format consists of. Each model's file in this room ends with its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minivlm.checkpoints.names import Table
+from minivlm.checkpoints.settings import Settings
+
+
+@dataclass(frozen=True)
+class Format:
+    """One released format and the lesson class it belongs to."""
+
+    model_type: str  # as in config.json
+    architecture: str
+    model: type[nn.Module]  # the lesson class
+    wrapper: type[nn.Module]  # takes the reference's arguments; made from a lesson model
+    read_config: Callable[[Settings], Any]
+    write_config: Callable[[Any], dict[str, Any]]
+    table: Callable[[Any], Table]  # of a config
+
+    def expected(self, config: Any) -> dict[str, Tensor]:
+        """Names and shapes of our tensors; nothing is allocated."""
+        with torch.device("meta"):
+            return self.model(config).state_dict()

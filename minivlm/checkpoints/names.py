@@ -1,0 +1,188 @@
+"""Tensor names and layouts, ours and theirs, as a table that is read in both directions.
+
+A `*` in a name stands for one part between dots (a layer's number, `weight` or `bias`) and is the same on both sides:
+
+    Same("text.blocks.*.norm_1.*", "text_model.encoder.layers.*.layer_norm1.*")
+
+The table is driven by our names, which a model's config decides: each of them must be matched by exactly one row. So what a
+folder must hold is known before it is opened, and whatever else it holds is an error too.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from minivlm.checkpoints.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Same:
+    """One tensor here, the same tensor there."""
+
+    ours: str
+    theirs: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return (self.theirs,)
+
+    def join(self, theirs: Sequence[Tensor]) -> Tensor:
+        """Their tensors as our one."""
+        return theirs[0]
+
+    def split(self, ours: Tensor) -> Sequence[Tensor]:
+        """Our tensor as theirs, in the order of `names`."""
+        return (ours,)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """One tensor here, several there, which ours holds one below the other: `qkv` and q, k, v."""
+
+    ours: str
+    theirs: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.theirs
+
+    def join(self, theirs: Sequence[Tensor]) -> Tensor:
+        """Their tensors as our one."""
+        return torch.cat(list(theirs))
+
+    def split(self, ours: Tensor) -> Sequence[Tensor]:
+        """Our tensor as theirs, in the order of `names`."""
+        return ours.chunk(len(self.theirs))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A convolution there whose step is its size, (out, *shape); here the linear layer that it is, (out, the rest)."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return (self.theirs,)
+
+    def join(self, theirs: Sequence[Tensor]) -> Tensor:
+        """Their tensors as our one."""
+        return theirs[0].flatten(1)
+
+    def split(self, ours: Tensor) -> Sequence[Tensor]:
+        """Our tensor as theirs, in the order of `names`."""
+        return (ours.unflatten(1, self.shape),)
+
+
+Row = Same | Stacked | Flat
+
+
+@dataclass(frozen=True)
+class Table:
+    """A model's rows, and names of buffers 0, 1, 2, ... that old files hold and nobody needs."""
+
+    rows: tuple[Row, ...]
+    counters: tuple[str, ...] = ()
+
+    def pairs(self, ours: Iterable[str]) -> list[tuple[str, Row, tuple[str, ...]]]:
+        """For each of our names its row and their names.
+
+        Raises:
+            CheckpointError: a name that no row, or more than one, speaks of.
+        """
+        found = []
+        for name in ours:
+            matches = [(row, match) for row in self.rows if (match := _pattern(row.ours).fullmatch(name))]
+            if len(matches) != 1:
+                say = "no place" if not matches else "several places"
+                raise CheckpointError(
+                    f"tensor {name!r} has {say} in this file format. A class that was changed (a layer more, another name)"
+                    " is no longer the released model; keep its weights with torch.save or safetensors instead."
+                )
+            row, match = matches[0]
+            found.append((name, row, tuple(_fill(theirs, match.groups()) for theirs in row.names)))
+        return found
+
+    def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors under their names, in their layout. Works on the meta device too, where it tells shapes."""
+        theirs: dict[str, Tensor] = {}
+        for name, row, names in self.pairs(ours):
+            theirs |= zip(names, row.split(ours[name]), strict=True)
+        return theirs
+
+    def to_ours(self, theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: Mapping[str, str]) -> dict:
+        """Their tensors under our names, in our layout: exactly those of `expected`.
+
+        Args:
+            theirs: all tensors of a folder.
+            expected: tensors of our model, whose names and shapes count (they may be on the meta device).
+            where: which file each of `theirs` comes from, for the messages.
+
+        Raises:
+            CheckpointError: a tensor is missing, unexpected, of another shape, or not made of floating point numbers.
+        """
+        shapes = {name: tensor.shape for name, tensor in self.to_theirs(expected).items()}
+        counters = [name for name in theirs if name in self.counters]
+        for name in counters:
+            _check_counter(name, theirs[name], where[name])
+        missing = [name for name in shapes if name not in theirs]
+        unexpected = [name for name in theirs if name not in shapes and name not in counters]
+        if missing or unexpected:
+            raise CheckpointError(_difference(missing, unexpected, shapes, where))
+        for name, shape in shapes.items():
+            given = theirs[name]
+            if given.shape != shape:
+                raise CheckpointError(
+                    f"{where[name]}: tensor {name!r} has shape {tuple(given.shape)}; expected {tuple(shape)}, according to"
+                    " config.json. The two files do not belong together."
+                )
+            if not given.is_floating_point():
+                raise CheckpointError(
+                    f"{where[name]}: tensor {name!r} holds {given.dtype}; expected floating point numbers."
+                    " Quantised checkpoints are not supported; use the original one."
+                )
+        return {name: row.join([theirs[n] for n in names]) for name, row, names in self.pairs(expected)}
+
+
+def _pattern(name: str) -> re.Pattern:
+    return re.compile(re.escape(name).replace(r"\*", r"([^.]+)"))
+
+
+def _fill(name: str, parts: Sequence[str]) -> str:
+    left = list(parts)
+    return re.sub(r"\*", lambda _: left.pop(0), name)
+
+
+def _check_counter(name: str, given: Tensor, file: str) -> None:
+    if given.is_floating_point() or not torch.equal(given.flatten().long(), torch.arange(given.numel())):
+        raise CheckpointError(
+            f"{file}: tensor {name!r} should count 0, 1, 2, ... and does not. A model with other positions is not supported."
+        )
+
+
+def _difference(
+    missing: list[str], unexpected: list[str], shapes: Mapping, where: Mapping[str, str], most: int = 5
+) -> str:
+    """What is missing and what is too many, and which of these look like one tensor under another name."""
+    parts = []
+    if missing:
+        names = ", ".join(f"{name!r} {tuple(shapes[name])}" for name in missing[:most])
+        parts.append(f"expected and not there: {names}" + (" ..." if len(missing) > most else ""))
+    if unexpected:
+        names = ", ".join(f"{name!r} in {where[name]}" for name in unexpected[:most])
+        parts.append(f"there and not expected: {names}" + (" ..." if len(unexpected) > most else ""))
+    files = ", ".join(sorted(set(where.values()))[:most]) or "no file"
+    text = f"{len(missing)} tensors missing and {len(unexpected)} unexpected ({files}): {'; '.join(parts)}."
+    for name in missing[:most]:
+        if close := get_close_matches(name, unexpected, n=1, cutoff=0.6):
+            text += f" Was {name!r} renamed to {close[0]!r}?"
+    return text + " Weights and config.json must be one model's, complete and under the names of the released format."

@@ -182,4 +182,5 @@ def _replacing(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():  # else the old one is all there is
+            shutil.rmtree(old, ignore_errors=True)

@@ -41,9 +41,9 @@ class Tokenizer:
         if tuple(specials[: len(SPECIALS)]) != SPECIALS or len(specials) > SPECIAL_IDS:
             raise ValueError(f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS}; got {specials}.")
         self.words, self.specials = words, list(specials)
-        self._special_id = {text: i for i, text in enumerate(specials)}
+        self._special_id = {text: i for i, text in enumerate(specials) if text != "<glue>"}  # nobody types glue
         self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
-        self._pieces = re.compile("|".join([*map(re.escape, specials), " ?[A-Za-z]+", "."]), re.DOTALL)
+        self._pieces = re.compile("|".join([*map(re.escape, self._special_id), " ?[A-Za-z]+", "."]), re.DOTALL)
         self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
         self.pad, self.bos, self.glue, self.eos = range(len(SPECIALS))
 

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 #: Mean and standard deviation per channel that OpenAI's CLIP was trained with.
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def normalize(

@@ -40,7 +40,7 @@ print(lesson)
 # Each model of the course is an answer to one question: *how does what was seen get into what is said?* Lines go from
 # parents to children, colours are kinds of answers. Filled boxes have a notebook already.
 
-# %% alt="Family tree of the 21 models on a time axis from 2021 to 2025, in six lanes by how vision and language are joined, with lines from parents to children." tags=["nbval-ignore-output"]
+# %% alt="Family tree of the 21 models on a time axis from 2021 to 2025, in six lanes by how vision and language are joined, with lines from parents to children."
 plots.genealogy()
 plt.show()
 
@@ -88,16 +88,20 @@ plt.show()
 # Pictures are drawn from the facts at any size. Detail is really there at 512 pixels, and really gone at 16. Much of this
 # course will be about that: how many pixels a model can afford, and what it does not see without them.
 
-# %% alt="The same scene drawn with 16, 32, 128 and 512 pixels: at 16 the star is a blur, at 512 every edge is sharp."
-fig, axes = plt.subplots(1, 4, figsize=(9, 2.6))
-for ax, size in zip(axes, (16, 32, 128, 512), strict=True):
-    ax.imshow(world.render(mine, size)[0].permute(1, 2, 0))
-    ax.set_title(f"{size} x {size}")
-    ax.axis("off")
+# %% alt="The same scene drawn with 16, 32, 128 and 512 pixels, and its top left corner enlarged: at 16 the star there is a blur, at 512 every edge is sharp."
+fig, axes = plt.subplots(2, 4, figsize=(9, 4.8))
+for (whole, corner), size in zip(axes.T, (16, 32, 128, 512), strict=True):
+    image = world.render(mine, size)[0].permute(1, 2, 0)
+    whole.imshow(image)
+    corner.imshow(image[: size // 4, : size // 4])
+    whole.set_title(f"{size} x {size}")
+    whole.axis("off")
+    corner.axis("off")
+axes[1, 0].set_title("the top left corner", loc="left")
 plt.show()
 
 # %% [markdown]
-# Shapes can be any, too: a wide picture is wider, not squeezed.
+# The shape of the picture is free as well: a wide one is wider, its things are not squeezed.
 
 # %% alt="The same scene on a wide canvas, three times as wide as high; the shapes keep their proportions."
 fig, ax = plt.subplots(figsize=(9, 3))
@@ -117,7 +121,7 @@ for colour, shape in world.HELD_OUT:
     held_out[colour, shape] = True
 every_pair = [world.compose(dict(colour=c, shape=s, size=0.36)) for c in world.COLOURS for s in world.SHAPES]
 tiles = world.render(world.Scenes.join(every_pair), 40)
-fig, axes = plt.subplots(8, 8, figsize=(5.6, 5.2))
+fig, axes = plt.subplots(8, 8, figsize=(7.5, 6.4))
 for ax, tile, hidden in zip(axes.flat, tiles, held_out.flatten(), strict=True):
     ax.imshow(tile.permute(1, 2, 0))
     ax.set(xticks=[], yticks=[])

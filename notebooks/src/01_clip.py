@@ -17,8 +17,8 @@
 
 # %%
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -36,7 +36,7 @@ from minivlm.language.tokenizer import Tokenizer
 plots.use_style()
 lesson = Lesson("01_clip")
 run = lesson.choose(
-    cpu=dict(width=96, layers=2, image_size=32, batch=96, steps=900, control_steps=120, lr=2e-3, test=1024),
+    cpu=dict(width=96, layers=2, image_size=32, batch=96, steps=1200, control_steps=120, lr=2e-3, test=1024),
     gpu=dict(width=192, layers=4, image_size=64, batch=512, steps=4000, control_steps=400, lr=1e-3, test=8192),
     smoke=dict(batch=16, steps=2, control_steps=2, test=64),
 )
@@ -151,14 +151,19 @@ plt.show()
 # %% include="minivlm.nn.transformer:init_transformer"
 
 # %%
-for layers in (2, 8, 32):
+def spread_after(layers: int, start: bool) -> float:
     torch.manual_seed(0)
     blocks = nn.ModuleList(Block(width=64, heads=2, hidden=256) for _ in range(layers))
-    init_transformer(blocks, width=64)
-    x = torch.rand(1, 10, 64)
+    if start:
+        init_transformer(blocks, width=64)
+    x = F.layer_norm(torch.rand(4, 10, 64), (64,))
     for block in blocks:
         x = block(x)
-    print(f"{layers:2d} blocks: spread of the stream at the end {x.std().item():.1f}")
+    return x.std().item()
+
+
+for layers in (1, 4, 16, 64):
+    print(f"{layers:2d} blocks: spread {spread_after(layers, start=True):.1f}, with PyTorch's own start {spread_after(layers, start=False):.1f}")
 
 # %% [markdown]
 # ### The vision tower
@@ -316,7 +321,7 @@ print("embeddings have length one:", torch.allclose(together.norm(dim=-1), torch
 #
 # Pixels first get the mean and spread that the training pictures have, per channel, as every vision model since has it:
 
-# %% include="minivlm.vision.processor:normalize"
+# %% include="minivlm.vision.processor:CLIP_MEAN, CLIP_STD, normalize"
 
 # %%
 sample = world.render(world.draw_scenes(world.generator("statistics"), 2048, objects=(1, 1)), run.image_size)
@@ -631,7 +636,7 @@ def bag_accuracy(bag: BagOfWords, pixel_values: Tensor, label: Tensor) -> float:
 
 torch.manual_seed(lesson.seed)
 bag = BagOfWords(config).to(lesson.device)
-print("untrained accuracy below 10%:", bag_accuracy(bag, validation_pixels, validation_label) < 0.1)
+print("pictures", tuple(few_pixels.shape), "-> log-probabilities of words", tuple(bag(few_pixels).shape))
 
 # %% [markdown]
 # **Equal compute.** Without a text tower a step is cheaper, so the ablation gets more steps for the same number of

@@ -12,9 +12,14 @@ from minivlm.language.tokenizer import Tokenizer
 
 @torch.no_grad()
 def text_classifier(
-    model: nn.Module, tokenizer: Tokenizer, names: Sequence[str], templates: Sequence[str], context: int
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    names: Sequence[str],
+    templates: Sequence[str],
+    context: int,
 ) -> Float[Tensor, "k e"]:
-    """One unit vector a class: the mean of its prompts' embeddings, made unit length again (CLIP, section 3.1.4).
+    """One unit vector a class: the mean of its prompts' embeddings, made unit length
+    again (CLIP, section 3.1.4).
 
     Args:
         model: has `embed_text(ids)`, which gives unit vectors.
@@ -25,7 +30,8 @@ def text_classifier(
     device = next(model.parameters()).device
     each = []
     for template in templates:
-        ids = tokenizer.batch([template.format(name) for name in names], context).to(device)
+        prompts = [template.format(name) for name in names]
+        ids = tokenizer.batch(prompts, context).to(device)
         each.append(model.embed_text(ids))
     return F.normalize(torch.stack(each).mean(0), dim=-1)
 

@@ -1,7 +1,9 @@
-"""Text <-> token ids: one token for each known word, bytes for everything else, exact both ways.
+"""Text <-> token ids: one token for each known word, bytes for everything else,
+exact both ways.
 
-A word token *includes the space before it*, except where none is expected: at the start, after a line break and after a
-special token. Whatever departs from that is spelled out (a `glue` token: no space here; a space byte: one more), so
+A word token *includes the space before it*, except where none is expected: at the
+start, after a line break and after a special token. Whatever departs from that is
+spelled out (a `glue` token: no space here; a space byte: one more), so
 `decode(encode(text)) == text` for any text at all.
 """
 
@@ -12,8 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-#: Tokens that are no text. `glue` marks a word without a space before it. (`<eos>` must not be 2: in CLIP's released file
-#: format that number means something else, see `minivlm/checkpoints/clip.py`.)
+#: Tokens that are no text. `glue` marks a word without a space before it. (`<eos>` must
+#: not be 2: in CLIP's released file format that number means something else, see
+#: `minivlm/checkpoints/clip.py`.)
 SPECIALS = ("<pad>", "<bos>", "<glue>", "<eos>")
 
 #: Ids kept for special tokens, used or not: adding one later changes no other id.
@@ -30,20 +33,32 @@ class Tokenizer:
 
     Args:
         words: lower- or upper-case ASCII words, each one token.
-        specials: texts such as `<image>` that always become one token of their own, beginning with `SPECIALS`.
+        specials: texts such as `<image>` that always become one token of their own,
+            beginning with `SPECIALS`.
     """
 
-    def __init__(self, words: Iterable[str], specials: Sequence[str] = SPECIALS) -> None:
+    def __init__(
+        self, words: Iterable[str], specials: Sequence[str] = SPECIALS
+    ) -> None:
         words = list(words)
         odd = [word for word in words if not re.fullmatch("[A-Za-z]+", word)]
         if odd or len(set(words)) != len(words):
-            raise ValueError(f"words must be distinct and made of ASCII letters; got {odd or 'duplicates'}.")
+            raise ValueError(
+                "words must be distinct and made of ASCII letters;"
+                f" got {odd or 'duplicates'}."
+            )
         if tuple(specials[: len(SPECIALS)]) != SPECIALS or len(specials) > SPECIAL_IDS:
-            raise ValueError(f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS}; got {specials}.")
+            raise ValueError(
+                f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS};"
+                f" got {specials}."
+            )
         self.words, self.specials = words, list(specials)
-        self._special_id = {text: i for i, text in enumerate(specials) if text != "<glue>"}  # nobody types glue
+        self._special_id = {text: i for i, text in enumerate(specials)}
+        del self._special_id["<glue>"]  # nobody means it by typing it
         self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
-        self._pieces = re.compile("|".join([*map(re.escape, self._special_id), " ?[A-Za-z]+", "."]), re.DOTALL)
+        self._pieces = re.compile(
+            "|".join([*map(re.escape, self._special_id), " ?[A-Za-z]+", "."]), re.DOTALL
+        )
         self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
         self.pad, self.bos, self.glue, self.eos = range(len(SPECIALS))
 
@@ -54,7 +69,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added."""
         ids: list[int] = []
-        start = True  # nothing, a line break or a special token before: a word here needs no space
+        start = True  # nothing, a line break or a special token before: no space needed
         for piece in self._pieces.findall(text):
             known = self._known.get((piece, start))
             if known is None:
@@ -70,26 +85,34 @@ class Tokenizer:
             return (self._special_id[piece],)
         word = self._word_id.get(piece.lstrip(" "))
         if word is None:
-            return tuple(SPECIAL_IDS + byte for byte in piece.encode("utf-8", "surrogatepass"))
+            return tuple(
+                SPECIAL_IDS + byte for byte in piece.encode("utf-8", "surrogatepass")
+            )
         spaced = piece[0] == " "
         if start:
             return (_SPACE, self.glue, word) if spaced else (word,)
         return (word,) if spaced else (self.glue, word)
 
     def decode(self, ids: Sequence[int] | Tensor, skip_specials: bool = False) -> str:
-        """The text of `ids`; `skip_specials` leaves out `<pad>`, `<eos>` and the like."""
+        """The text of `ids`; `skip_specials` leaves out `<pad>`, `<eos>` and the
+        like.
+        """
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
         out, start = bytearray(), True
         for i in ids:
             if not 0 <= i < len(self):
-                raise ValueError(f"token id {i} lies outside the vocabulary of {len(self)}.")
+                raise ValueError(
+                    f"token id {i} lies outside the vocabulary of {len(self)}."
+                )
             if i >= SPECIAL_IDS + 256:
                 out += b"" if start else b" "
                 out += self.words[i - SPECIAL_IDS - 256].encode()
             elif i >= SPECIAL_IDS:
                 out.append(i - SPECIAL_IDS)
             elif i != self.glue and not skip_specials:
-                out += (self.specials[i] if i < len(self.specials) else f"<reserved {i}>").encode()
+                out += (
+                    self.specials[i] if i < len(self.specials) else f"<reserved {i}>"
+                ).encode()
             start = i == _NEWLINE or i < SPECIAL_IDS
         try:
             return out.decode("utf-8", "surrogatepass")
@@ -97,7 +120,9 @@ class Tokenizer:
             return out.decode("utf-8", "replace")
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as a reader would like to see it, for figures: words, characters, special tokens."""
+        """Each id as a reader would like to see it, for figures: words, characters,
+        special tokens.
+        """
         return [self.decode([i]) if i != self.glue else "<glue>" for i in ids]
 
     def batch(self, texts: Sequence[str], length: int) -> Int[Tensor, "b t"]:
@@ -108,17 +133,22 @@ class Tokenizer:
             ValueError: no texts, an empty text, or one longer than `length` tokens.
         """
         if isinstance(texts, str):
-            raise TypeError(f"batch takes a list of texts; got the single text {texts!r}. Write [{texts!r}].")
+            raise TypeError(
+                f"batch takes a list of texts; got one text: write [{texts!r}]."
+            )
         rows = [[self.bos, *self.encode(text), self.eos] for text in texts]
         if not rows:
             raise ValueError("batch needs at least one text; got none.")
         for text, row in zip(texts, rows, strict=True):
             if not text.strip():
-                raise ValueError(f"a text is empty ({text!r}); say something, for example 'a red circle'.")
+                raise ValueError(
+                    f"a text is empty ({text!r}); write one, such as 'a red circle'."
+                )
             if len(row) > length:
                 raise ValueError(
-                    f"a text has {len(row)} tokens, <bos> and <eos> included, but the context holds {length}:"
-                    f" {text[:60]!r}{'...' if len(text) > 60 else ''}. Shorten it, or use a model with a longer context."
+                    f"a text has {len(row)} tokens with <bos> and <eos>; the context"
+                    f" holds {length}: {text[:60]!r}{'...' if len(text) > 60 else ''}."
+                    " Shorten it, or use a model with a longer context."
                 )
         width = max(map(len, rows))
         return torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])

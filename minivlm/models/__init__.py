@@ -1,1 +1,1 @@
-"""One file per surveyed model, named as its notebook: only what is new in that paper."""
+"""One file per surveyed model, named as its notebook: only what is new in it."""

@@ -1,4 +1,6 @@
-"""Attention: every position looks at every position it may see, and takes a weighted mean of what it finds."""
+"""Attention: every position looks at every position it may see, and takes a weighted
+mean of what it finds.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), queries, keys and values from one fused projection.
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), queries, keys
+    and values from one fused projection.
 
     Args:
         width: features of each position; a multiple of `heads`.
@@ -27,15 +30,23 @@ class Attention(nn.Module):
         causal: bool = False,
         mask: Bool[Tensor, "b #t t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """`causal`: position i sees positions 0..i only. `mask`: True where row i may see column j; replaces `causal`."""
-        q, k, v = rearrange(self.qkv(x), "b t (three nh hd) -> three b nh t hd", three=3, nh=self.heads)
+        """`causal`: position i sees positions 0..i only. `mask`: True where row i
+        may see column j; replaces `causal`.
+        """
+        q, k, v = rearrange(
+            self.qkv(x), "b t (three nh hd) -> three b nh t hd", three=3, nh=self.heads
+        )
         mask = None if mask is None else mask[:, None]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and mask is None
+        )
         return self.out(rearrange(y, "b nh t hd -> b t (nh hd)"))
 
 
 def causal_mask(keep: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t t"]:
-    """True where row i may see column j: `j <= i` and j is not padding (`keep` False). Every row sees itself."""
+    """True where row i may see column j: `j <= i` and j is not padding (`keep`
+    False). Every row sees itself.
+    """
     t = keep.shape[1]
     past = torch.ones(t, t, dtype=torch.bool, device=keep.device).tril()
     itself = torch.eye(t, dtype=torch.bool, device=keep.device)

@@ -1,4 +1,6 @@
-"""The transformer block of CLIP's two towers: pre-norm, attention, then a two-layer MLP."""
+"""The transformer block of CLIP's two towers: pre-norm, attention, then a two-layer
+MLP.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,9 @@ from minivlm.nn.attention import Attention
 
 
 class QuickGELU(nn.Module):
-    """`x * sigmoid(1.702 x)`: a cheap GELU that CLIP was trained with, and therefore has to be run with."""
+    """`x * sigmoid(1.702 x)`: a cheap GELU that CLIP was trained with, and therefore
+    has to be run with.
+    """
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return F.silu(1.702 * x) / 1.702  # the same function; silu is one fused step
@@ -18,12 +22,17 @@ class QuickGELU(nn.Module):
 class MLP(nn.Sequential):
     """Every position on its own: widen, bend, narrow."""
 
-    def __init__(self, width: int, hidden: int, activation: type[nn.Module] = QuickGELU) -> None:
-        super().__init__(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
+    def __init__(
+        self, width: int, hidden: int, activation: type[nn.Module] = QuickGELU
+    ) -> None:
+        super().__init__(
+            nn.Linear(width, hidden), activation(), nn.Linear(hidden, width)
+        )
 
 
 class Block(nn.Module):
-    """One pre-norm layer: what is added to the residual stream is computed from its normalised copy.
+    """One pre-norm layer: what is added to the residual stream is computed from its
+    normalised copy.
 
     Args:
         width, heads: as in `Attention`.
@@ -33,7 +42,12 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, hidden: int, eps: float = 1e-5, activation: type[nn.Module] = QuickGELU
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        eps: float = 1e-5,
+        activation: type[nn.Module] = QuickGELU,
     ) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(width, eps)
@@ -53,10 +67,12 @@ class Block(nn.Module):
 
 @torch.no_grad()
 def init_transformer(blocks: nn.ModuleList, width: int) -> None:
-    """CLIP's start (openai/CLIP `model.py`): what is added to the residual stream starts smaller the more layers add to it.
+    """CLIP's start (openai/CLIP `model.py`): what is added to the residual stream
+    starts smaller the more layers add to it.
 
-    Standard deviations: `width**-0.5` into attention, `(2 width)**-0.5` into the MLP, and both outputs
-    `width**-0.5 * (2 layers)**-0.5`, so that the stream's size does not grow with depth. Biases start at zero.
+    Standard deviations: `width**-0.5` into attention, `(2 width)**-0.5` into the MLP,
+    and both outputs `width**-0.5 * (2 layers)**-0.5`, so that the stream's size does
+    not grow with depth. Biases start at zero.
     """
     for block in blocks:
         narrow, wide = block.mlp[0], block.mlp[2]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -17,7 +19,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def cosine_schedule(step: int, steps: int, warmup: int) -> float:
-    """Factor on the learning rate: up in a straight line for `warmup` steps, then down to zero along a cosine."""
+    """Factor on the learning rate: up in a straight line for `warmup` steps, then
+    down to zero along a cosine.
+    """
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
@@ -34,14 +38,17 @@ def fit(
     evaluate: Callable[[], float] | None = None,
     name: str = "",
 ) -> dict[str, list[float]]:
-    """Train `model` on `steps` batches by its own `loss(batch)`, and say about ten times how it goes.
+    """Train `model` on `steps` batches by its own `loss(batch)`, and say about ten
+    times how it goes.
 
     Args:
         batches: yields at least `steps` batches, on the model's device.
-        lr: highest learning rate, reached after `warmup` steps (default: a tenth of all) and then lowered to zero.
+        lr: highest learning rate, reached after `warmup` steps (default: a tenth of
+            all) and then lowered to zero.
         weight_decay: see `parameter_groups`.
         clip: largest norm of the gradient; longer ones are shortened.
-        evaluate: called at each report, in eval mode and without gradients; its value is printed and kept.
+        evaluate: called at each report, in eval mode and without gradients; its value
+            is printed and kept.
         name: begins each printed line.
 
     Returns:
@@ -54,8 +61,9 @@ def fit(
     if steps < 1:
         raise ValueError(f"training takes at least one step; got steps={steps}.")
     warmup = max(1, steps // 10) if warmup is None else warmup
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, steps, warmup))
+    groups = parameter_groups(model, weight_decay)
+    optimizer = AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    schedule = LambdaLR(optimizer, lambda step: cosine_schedule(step, steps, warmup))
     every = max(1, math.ceil(steps / 10))
     losses, history = [], {"loss": [], "step": [], "value": []}
     batches = iter(batches)
@@ -72,14 +80,17 @@ def fit(
         schedule.step()
         if hasattr(model, "after_step"):
             model.after_step()
-        losses.append(loss.detach())  # a tensor: reading its number would make a GPU wait
+        losses.append(loss.detach())  # no .item(): it would make a GPU wait
         if step % every == 0 or step == steps:
             history["loss"] += torch.stack(losses).tolist()
             losses.clear()
             recent = history["loss"][-every:]
             if not math.isfinite(sum(recent)):
-                raise RuntimeError(f"the loss is no longer finite near step {step}; lower lr (now {lr:g}).")
-            line = f"{name} step {step:5d}/{steps}  loss {sum(recent) / len(recent):.3f}".strip()
+                raise RuntimeError(
+                    f"the loss is not finite near step {step}; lower lr (now {lr:g})."
+                )
+            mean = sum(recent) / len(recent)
+            line = f"{name} step {step:5d}/{steps}  loss {mean:.3f}".strip()
             if evaluate is not None:
                 model.eval()
                 with torch.no_grad():

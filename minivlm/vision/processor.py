@@ -1,4 +1,6 @@
-"""The door for images: checks them, resizes them, and gives them the mean and spread a model was trained with."""
+"""The door for images: checks them, resizes them, and gives them the mean and spread
+a model was trained with.
+"""
 
 from dataclasses import dataclass
 
@@ -12,18 +14,27 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def normalize(
-    images: Float[Tensor, "b c H W"], mean: tuple[float, ...] = CLIP_MEAN, std: tuple[float, ...] = CLIP_STD
+    images: Float[Tensor, "b c H W"],
+    mean: tuple[float, ...] = CLIP_MEAN,
+    std: tuple[float, ...] = CLIP_STD,
 ) -> Float[Tensor, "b c H W"]:
-    """`(images - mean) / std`, channel by channel: [0, 1] becomes roughly mean 0 and spread 1."""
-    mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(-1, 1, 1) for v in (mean, std))
+    """`(images - mean) / std`, channel by channel: [0, 1] becomes roughly mean 0 and
+    spread 1.
+    """
+    mean, std = (
+        torch.tensor(v, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+        for v in (mean, std)
+    )
     return (images - mean) / std
 
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """`images` in [0, 1] of any size -> `pixel_values` of `size` x `size`, normalised.
+    """`images` in [0, 1] of any size -> `pixel_values` of `size` x `size`,
+    normalised.
 
-    The shorter side is resized (bicubic, anti-aliased), the middle is cut out, as CLIP does.
+    The shorter side is resized (bicubic, anti-aliased), the middle is cut out, as CLIP
+    does.
     """
 
     size: int
@@ -39,21 +50,33 @@ class ImageProcessor:
         """
         check_images(images, channels=len(self.mean))
         if images.shape[-2:] != (self.size, self.size):
-            from torchvision.transforms.v2 import functional as tv  # here: importing it takes seconds
+            # Imported here because it takes seconds, and most lessons never resize.
+            from torchvision.transforms.v2 import functional as tv
 
-            images = tv.resize(images, [self.size], tv.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+            images = tv.resize(
+                images, [self.size], tv.InterpolationMode.BICUBIC, antialias=True
+            ).clamp(0, 1)
             images = tv.center_crop(images, [self.size, self.size])
         return normalize(images, self.mean, self.std)
 
 
 def check_images(images: Tensor, channels: int = 3) -> None:
-    """Raise a `TypeError` or `ValueError` that says what is wrong, unless `images` is a batch of pictures in [0, 1]."""
+    """Raise a `TypeError` or `ValueError` that says what is wrong, unless `images`
+    is a batch of pictures in [0, 1].
+    """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a float tensor in [0, 1]; got {given}. For uint8 pictures: images.float() / 255.")
+        raise TypeError(
+            f"images must be a float tensor in [0, 1]; got {given}."
+            " For uint8 pictures: images.float() / 255."
+        )
     if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
-        hint = " One image needs a batch axis: images[None]." if images.ndim == 3 else ""
-        raise ValueError(f"images must have shape (B, {channels}, H, W); got {tuple(images.shape)}.{hint}")
+        alone = images.ndim == 3
+        hint = " One image needs a batch axis: images[None]." if alone else ""
+        raise ValueError(
+            f"images must have shape (B, {channels}, H, W);"
+            f" got {tuple(images.shape)}.{hint}"
+        )
     low, high = images.aminmax()
     if not (low >= 0 and high <= 1):
         raise ValueError(

@@ -12,7 +12,9 @@ from minivlm.nn.transformer import Block, init_transformer
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Sizes of a CLIP vision tower: square images of `image_size` pixels, cut into patches of `patch_size`."""
+    """Sizes of a CLIP vision tower: square images of `image_size` pixels, cut into
+    patches of `patch_size`.
+    """
 
     image_size: int
     patch_size: int
@@ -25,9 +27,14 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}.")
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of"
+                f" patch_size {self.patch_size}."
+            )
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}.")
+            raise ValueError(
+                f"width {self.width} is no multiple of heads {self.heads}."
+            )
 
     @property
     def grid(self) -> int:
@@ -35,35 +42,47 @@ class ViTConfig:
         return self.image_size // self.patch_size
 
 
-def patchify(pixel_values: Float[Tensor, "b c H W"], patch_size: int) -> Float[Tensor, "b n cpp"]:
-    """Cut images into patches, row by row from the top left; each patch becomes one long vector."""
-    return rearrange(pixel_values, "b c (h p) (w q) -> b (h w) (c p q)", p=patch_size, q=patch_size)
+def patchify(
+    pixel_values: Float[Tensor, "b c H W"], patch_size: int
+) -> Float[Tensor, "b n cpp"]:
+    """Cut images into patches, row by row from the top left; each patch becomes one
+    long vector.
+    """
+    return rearrange(
+        pixel_values, "b c (h p) (w q) -> b (h w) (c p q)", p=patch_size, q=patch_size
+    )
 
 
 class VisionTransformer(nn.Module):
     """Patches and one class token through a transformer (Dosovitskiy et al. 2020).
 
-    CLIP's two changes: patches are projected without a bias, and there is a LayerNorm *before* the blocks as well
-    (Radford et al. 2021, section 2.4).
+    CLIP's two changes: patches are projected without a bias, and there is a LayerNorm
+    *before* the blocks as well (Radford et al. 2021, section 2.4).
     """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config, width = config, config.width
-        self.patch_embedding = nn.Linear(config.channels * config.patch_size**2, width, bias=False)
+        pixels = config.channels * config.patch_size**2
+        self.patch_embedding = nn.Linear(pixels, width, bias=False)
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
-        self.positions = nn.Parameter(width**-0.5 * torch.randn(1 + config.grid**2, width))
+        tokens = 1 + config.grid**2
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(tokens, width))
         self.norm_before = nn.LayerNorm(width, config.eps)
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.hidden, config.eps) for _ in range(config.layers)
+            Block(width, config.heads, config.hidden, config.eps)
+            for _ in range(config.layers)
         )
         self.norm_after = nn.LayerNorm(width, config.eps)
         init_transformer(self.blocks, width)
 
     def forward(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b t d"]:
-        """The residual stream after the last block: the class token, then the patches. CLIP reads `norm_after` of it."""
+        """The residual stream after the last block: the class token, then the
+        patches. CLIP reads `norm_after` of it.
+        """
         patches = self.patch_embedding(patchify(pixel_values, self.config.patch_size))
-        x = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], dim=1) + self.positions
+        class_token = self.class_token.expand(len(patches), 1, -1)
+        x = torch.cat([class_token, patches], dim=1) + self.positions
         x = self.norm_before(x)
         for block in self.blocks:
             x = block(x)

@@ -48,7 +48,18 @@ plt.show()
 # And the same as a list, with the one idea each paper is remembered for:
 
 # %%
-Markdown("\n".join(["| | model | date | idea |", "| --- | --- | --- | --- |", *(f"| {m.number} | {m.title} | {m.date} | {m.idea} |" for m in survey.MODELS)]))
+Markdown(
+    "\n".join(
+        [
+            "| | model | date | idea |",
+            "| --- | --- | --- | --- |",
+            *(
+                f"| {m.number} | {m.title} | {m.date} | {m.idea} |"
+                for m in survey.MODELS
+            ),
+        ]
+    )
+)
 
 # %% [markdown]
 # ## The world
@@ -60,7 +71,9 @@ Markdown("\n".join(["| | model | date | idea |", "| --- | --- | --- | --- |", *(
 # %% alt="Twenty-four pictures with one to three coloured shapes each, with true captions."
 rng = world.generator("gallery", seed=7)
 scenes = world.draw_scenes(rng, 24)
-plots.show_images(world.render(scenes, 96), world.Captions(rng)(scenes), size=1.5, columns=6)
+plots.show_images(
+    world.render(scenes, 96), world.Captions(rng)(scenes), size=1.5, columns=6
+)
 plt.show()
 
 # %% [markdown]
@@ -119,7 +132,11 @@ plt.show()
 held_out = torch.zeros(8, 8, dtype=torch.bool)
 for colour, shape in world.HELD_OUT:
     held_out[colour, shape] = True
-every_pair = [world.compose(dict(colour=c, shape=s, size=0.36)) for c in world.COLOURS for s in world.SHAPES]
+every_pair = [
+    world.compose(dict(colour=c, shape=s, size=0.36))
+    for c in world.COLOURS
+    for s in world.SHAPES
+]
 tiles = world.render(world.Scenes.join(every_pair), 40)
 fig, axes = plt.subplots(8, 8, figsize=(7.5, 6.4))
 for ax, tile, hidden in zip(axes.flat, tiles, held_out.flatten(), strict=True):
@@ -153,8 +170,16 @@ plt.show()
 # Back again it is the same text, whatever it was:
 
 # %%
-for text in ("a red star", "  two  spaces", "Zürich, 数字 3.14!", "<eos> is a token, \n and so is a new line"):
-    print(repr(tokenizer.decode(tokenizer.encode(text))), tokenizer.decode(tokenizer.encode(text)) == text)
+for text in (
+    "a red star",
+    "  two  spaces",
+    "Zürich, 数字 3.14!",
+    "<eos> is a token, \n and so is a new line",
+):
+    print(
+        repr(tokenizer.decode(tokenizer.encode(text))),
+        tokenizer.decode(tokenizer.encode(text)) == text,
+    )
 
 # %% [markdown]
 # Three tokens are no text: `<bos>` begins one, `<eos>` ends it, and `<pad>` fills up a batch of texts of unequal length.
@@ -192,11 +217,21 @@ some = world.draw_scenes(world.generator("exercise"), 500)
 check(
     "Exercise 1",
     share_of,
-    ((some, 0), ((some.colour == 0) & some.present).sum().item() / some.present.sum().item()),
-    ((some, 3), ((some.colour == 3) & some.present).sum().item() / some.present.sum().item()),
+    (
+        (some, 0),
+        ((some.colour == 0) & some.present).sum().item() / some.present.sum().item(),
+    ),
+    (
+        (some, 3),
+        ((some.colour == 3) & some.present).sum().item() / some.present.sum().item(),
+    ),
     mistakes={
-        "empty slots were counted as red objects": lambda s, c: (s.colour == c).sum().item() / s.present.sum().item(),
-        "that is a share of all slots, empty ones too": lambda s, c: ((s.colour == c) & s.present).float().mean().item(),
+        "empty slots were counted as red objects": lambda s, c: (
+            (s.colour == c).sum().item() / s.present.sum().item()
+        ),
+        "that is a share of all slots, empty ones too": lambda s, c: (
+            ((s.colour == c) & s.present).float().mean().item()
+        ),
         "that is a share of scenes, not of objects": lambda s, c: (
             ((s.colour == c) & s.present).any(1).float().mean().item()
         ),

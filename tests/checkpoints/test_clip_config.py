@@ -176,7 +176,7 @@ def test_bad_settings_of_either_tower(tmp_path, tower, changes, words):
         (("vision_config",), {"image_size": [12, 12]}, r"image_size is \[12, 12\]; expected a whole number"),
         (("text_config",), {"eos_token_id": None}, "eos_token_id is None; expected one whole number"),
         (("text_config",), {"eos_token_id": [5, 6]}, r"eos_token_id is \[5, 6\]"),
-        (("text_config",), {"eos_token_id": 49407}, "eot_id 49407 lies outside the vocabulary of 30"),
+        (("text_config",), {"eos_token_id": 49407}, "eot_id 49407 .*30"),
     ],
 )
 def test_bad_settings(tmp_path, path, changes, words):

@@ -80,3 +80,14 @@ def test_exercises_are_whole(stem):
         assert any(map(lessons.is_stub, exercise.code)), f"{where}: no stub that raises NotImplementedError"
         assert any("check" in lessons.calls(cell) for cell in exercise.code), f"{where}: no check(...)"
         assert exercise.solution, f"{where}: no <details><summary>Solution</summary> with a ```python block"
+
+
+WIDEST = 88  # columns that fit beside the menu of the site, and into Lab on a laptop
+
+
+@every_notebook
+def test_code_fits_the_page(stem):
+    """A line that has to be scrolled sideways is not read. Definitions are shortened in the package."""
+    cells = [cell for cell in lessons.load(stem).cells if cell.cell_type == "code"]
+    wide = [line for cell in cells for line in cell.source.splitlines() if len(line) > WIDEST]
+    assert not wide, f"{stem}: lines of more than {WIDEST} columns: {wide}"

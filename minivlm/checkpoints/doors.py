@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import clip, folder
+from minivlm.checkpoints import clip, folder, llama
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
 
-FORMATS: tuple[Format, ...] = (clip.FORMAT,)
+FORMATS: tuple[Format, ...] = (clip.FORMAT, llama.LLAMA, llama.QWEN2)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -104,9 +104,9 @@ def _format_for(model: nn.Module) -> tuple[Format, nn.Module]:
         model = model.model
     names = {base.__name__ for base in type(model).__mro__}
     for form in FORMATS:
-        if form.model.__name__ in names:
+        if form.model.__name__ in names and form.fits(model.config):
             return form, model
-    supported = ", ".join(form.model.__name__ for form in FORMATS)
+    supported = ", ".join(dict.fromkeys(form.model.__name__ for form in FORMATS))
     raise CheckpointError(f"a {type(model).__name__} cannot be saved in a released format; supported: {supported}.")
 
 

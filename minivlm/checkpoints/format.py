@@ -22,6 +22,7 @@ class Format:
     read_config: Callable[[Settings], Any]
     write_config: Callable[[Any], dict[str, Any]]
     table: Callable[[Any], Table]  # of a config
+    fits: Callable[[Any], bool] = lambda config: True  # where several formats share a class: is this config one of it?
 
     def expected(self, config: Any) -> dict[str, Tensor]:
         """Names and shapes of our tensors; nothing is allocated."""

@@ -10,7 +10,7 @@ folder must hold is known before it is opened, and whatever else it holds is an 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import torch
@@ -42,10 +42,14 @@ class Same:
 
 @dataclass(frozen=True)
 class Stacked:
-    """One tensor here, several there, which ours holds one below the other: `qkv` and q, k, v."""
+    """One tensor here, several there, which ours holds one below the other: `qkv` and q, k, v.
+
+    `sizes`: their rows, where they are not all of one size.
+    """
 
     ours: str
     theirs: tuple[str, ...]
+    sizes: tuple[int, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +62,7 @@ class Stacked:
 
     def split(self, ours: Tensor) -> Sequence[Tensor]:
         """Our tensor as theirs, in the order of `names`."""
-        return ours.chunk(len(self.theirs))
+        return ours.chunk(len(self.theirs)) if self.sizes is None else ours.split(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,11 @@ Row = Same | Stacked | Flat
 
 @dataclass(frozen=True)
 class Table:
-    """A model's rows, and names of buffers 0, 1, 2, ... that old files hold and nobody needs."""
+    """A model's rows, and what old files hold and nobody needs: buffers that count 0, 1, 2, ..., and others of known value."""
 
     rows: tuple[Row, ...]
     counters: tuple[str, ...] = ()
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def pairs(self, ours: Iterable[str]) -> list[tuple[str, Row, tuple[str, ...]]]:
         """For each of our names its row and their names.
@@ -134,8 +139,11 @@ class Table:
         counters = [name for name in theirs if name in self.counters]
         for name in counters:
             _check_counter(name, theirs[name], where[name])
+        constants = [name for name in theirs if name in self.constants]
+        for name in constants:
+            _check_constant(name, theirs[name], self.constants[name], where[name])
         missing = [name for name in shapes if name not in theirs]
-        unexpected = [name for name in theirs if name not in shapes and name not in counters]
+        unexpected = [name for name in theirs if name not in {*shapes, *counters, *constants}]
         if missing or unexpected:
             raise CheckpointError(_difference(missing, unexpected, shapes, where))
         for name, shape in shapes.items():
@@ -166,6 +174,13 @@ def _check_counter(name: str, given: Tensor, file: str) -> None:
     if given.is_floating_point() or not torch.equal(given.flatten().long(), torch.arange(given.numel())):
         raise CheckpointError(
             f"{file}: tensor {name!r} should count 0, 1, 2, ... and does not. A model with other positions is not supported."
+        )
+
+
+def _check_constant(name: str, given: Tensor, known: Tensor, file: str) -> None:
+    if given.shape != known.shape or not torch.allclose(given.float(), known, rtol=1e-2):
+        raise CheckpointError(
+            f"{file}: tensor {name!r} differs from what config.json says it is. The two files do not belong together."
         )
 
 

@@ -25,7 +25,7 @@ Outputs = dict[str, Tensor]
 class Case:
     """One model in one small configuration."""
 
-    model: str  # its name in the survey
+    model: str  # its name in the survey, or in PARTS of references.py
     name: str  # of this configuration
     build: Callable[[], nn.Module]  # the reference, random
     inputs: Callable[[], Outputs]
@@ -63,10 +63,10 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     for name, p in sorted(model.named_parameters()):
         noise = torch.randn(p.shape, generator=generator)
         if p.ndim < 2:
-            p.copy_(0.3 * noise + (0.0 if name.endswith("bias") or "embedding" in name else 1.0))
+            p.copy_(0.3 * noise + (0.0 if name.endswith("bias") or "embed" in name else 1.0))
         else:
-            small = 0.15 if "embedding" in name else 1.0
-            fan_in = 1 if "embedding" in name and p.ndim == 2 else p[0].numel()
+            small = 0.15 if "embed" in name else 1.0
+            fan_in = 1 if "embed" in name and p.ndim == 2 else p[0].numel()
             p.copy_(small * fan_in**-0.5 * noise)
     return model.eval()
 

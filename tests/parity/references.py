@@ -38,3 +38,8 @@ REFERENCES: dict[str, Reference | str] = {
     "deepseek_vl2": Reference("DeepseekV2ForCausalLM", "the language model"),
     "qwen2_5_vl": Reference("Qwen2_5_VLForConditionalGeneration"),
 }
+
+#: What several models share and no one of them brings: compared on its own.
+PARTS: dict[str, Reference] = {
+    "decoder": Reference("LlamaForCausalLM", "the language model, and with biases Qwen2ForCausalLM"),
+}

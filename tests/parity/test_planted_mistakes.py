@@ -1,13 +1,10 @@
-"""Would the parity tests notice? Each mistake that people make is planted, and the comparison must fail where it shows.
-
-One file a model later; CLIP's mistakes stand here. `seen`: outputs in which the mistake must be seen (in all cases named, by
-default the first); `unseen`: outputs that it must not touch, which says that the mistake planted is the one meant.
+"""Would the parity tests notice? Each mistake that people make with CLIP is planted, and the comparison must fail where it
+shows.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -27,7 +24,8 @@ from minivlm.nn.attention import Attention
 from minivlm.nn.transformer import Block, QuickGELU
 from minivlm.vision.vit import VisionTransformer
 from tests.parity.cases.clip import CASES
-from tests.parity.harness import Mismatch, check
+from tests.parity.harness import check
+from tests.parity.planting import Mistake, assert_seen, registry, set_tensor
 
 ODD_GRID, DEEP_TEXT, LEGACY = CASES
 VISION = ("vision pooled", "image features", "right: image_embeds", "lesson: image_embeds")
@@ -36,31 +34,8 @@ LOGITS = ("right: logits_per_image", "left: logits_per_image", "lesson: logits",
 ALL = (*VISION, *TEXT, *LOGITS)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    name: str
-    plant: Callable[[pytest.MonkeyPatch, nn.Module], None]
-    seen: tuple[str, ...]
-    unseen: tuple[str, ...] = ()
-    cases: tuple = (ODD_GRID,)
-
-
 MISTAKES: list[Mistake] = []
-
-
-def mistake(name: str, seen: tuple[str, ...], unseen: tuple[str, ...] = (), cases: tuple = (ODD_GRID,)):
-    """Register a function (monkeypatch, loaded model) that plants a mistake."""
-
-    def register(plant):
-        MISTAKES.append(Mistake(name, plant, seen, unseen, cases))
-        return plant
-
-    return register
-
-
-def set_tensor(tensor: torch.Tensor, value: torch.Tensor | float) -> None:
-    with torch.no_grad():
-        tensor.copy_(torch.as_tensor(value))
+mistake = registry(MISTAKES, ODD_GRID)
 
 
 # --- norms and activations
@@ -439,13 +414,7 @@ def _(patch, loaded):
 
 @pytest.mark.parametrize("planted", MISTAKES, ids=lambda m: m.name)
 def test_it_is_seen(planted, tmp_path, monkeypatch):
-    for number, case in enumerate(planted.cases):
-        with pytest.raises(Mismatch) as caught:
-            check(case, tmp_path / str(number), lambda loaded: planted.plant(monkeypatch, loaded))
-        monkeypatch.undo()
-        differ = caught.value.names
-        assert differ >= set(planted.seen), f"not seen in {sorted(set(planted.seen) - differ)}"
-        assert not differ & set(planted.unseen), f"also seen in {sorted(differ & set(planted.unseen))}"
+    assert_seen(planted, tmp_path, monkeypatch)
 
 
 def test_a_missing_key_bias_cannot_be_seen_in_outputs(tmp_path):

@@ -1,14 +1,19 @@
 """What notebooks compare with is what the reference computes, and what ours computes."""
 
+from functools import partial
+
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPModel
+from transformers import CLIPModel, LlamaForCausalLM
 
 from minivlm import checkpoints
+from minivlm.language.decoder import Decoder, Texts
+from minivlm.language.generate import generate
 from minivlm.models.clip import CLIP
 from tests.parity import write_reference
 
 CLIP_FOLDER = write_reference.FOLDER / "clip"
+LLAMA_FOLDER = write_reference.FOLDER / "llama"
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
@@ -47,16 +52,42 @@ def test_ours_gives_the_stored_numbers_as_a_notebook_computes_them():
     assert expected["logits_per_image"].std() > 0.1, "logits that hardly differ would compare nothing"
 
 
+def test_the_stored_llama_is_that_of_the_command_and_the_references():
+    reference, given = LlamaForCausalLM.from_pretrained(LLAMA_FOLDER), write_reference.llama_inputs()
+    same(reference.state_dict(), write_reference.llama_model().state_dict())
+    same(load_file(LLAMA_FOLDER / "expected.safetensors"), given | write_reference.llama_outputs(reference, given))
+
+
+@torch.no_grad()
+def test_our_decoder_gives_the_stored_numbers_as_a_notebook_computes_them():
+    config, state = checkpoints.read(LLAMA_FOLDER)
+    model = Decoder(config)
+    model.load_state_dict(state)
+    expected = load_file(LLAMA_FOLDER / "expected.safetensors")
+    ids, keep = expected["input_ids"], expected["attention_mask"].bool()
+    features = model.features(ids, keep=keep)
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
+    close(features[keep], expected["last_hidden_state"][keep])
+    close(model.logits(features)[keep], expected["logits"][keep])
+    close(model.loss(Texts(ids, expected["labels"], keep)), expected["loss"])
+    written = expected["generated"]
+    assert torch.equal(generate(model, ids, keep, written.shape[1]), written)
+    assert all(len(set(row.tolist())) > 3 for row in written), "a model that repeats itself compares little"
+    assert expected["logits"].std() > 0.1
+
+
 def test_it_is_small_and_complete():
-    files = {path.name: path.stat().st_size for path in CLIP_FOLDER.iterdir()}
-    assert set(files) == {"config.json", "model.safetensors", "expected.safetensors"}
-    assert sum(files.values()) < 400_000
+    for folder in (CLIP_FOLDER, LLAMA_FOLDER):
+        files = {path.name: path.stat().st_size for path in folder.iterdir()}
+        assert set(files) == {"config.json", "model.safetensors", "expected.safetensors"}
+        assert sum(files.values()) < 400_000
 
 
 def test_the_command_writes_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["write_reference", str(tmp_path)])
     write_reference.main()
     assert "model.safetensors" in capsys.readouterr().out
-    for name in ("model", "expected"):
-        file = f"{name}.safetensors"
-        same(load_file(CLIP_FOLDER / file), load_file(tmp_path / "clip" / file))
+    for folder in (CLIP_FOLDER, LLAMA_FOLDER):
+        for name in ("model", "expected"):
+            file = f"{name}.safetensors"
+            same(load_file(folder / file), load_file(tmp_path / folder.name / file))

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, LlamaForCausalLM
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import clip
+from tests.parity.cases import clip, decoder
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -73,14 +73,58 @@ def clip_outputs(model: CLIPModel, given: dict[str, Tensor]) -> dict[str, Tensor
     }
 
 
+LLAMA = {
+    "vocab_size": 64,
+    "max_position_embeddings": 48,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    **decoder.NO_TOKENS,
+}
+LLAMA_NEW = 10
+
+
+def llama_model() -> LlamaForCausalLM:
+    """The random Llama that is stored."""
+    return decoder.build(LLAMA, seed=6)
+
+
+def llama_inputs() -> dict[str, Tensor]:
+    """Three texts, padded on the left."""
+    given = decoder.inputs(LLAMA, seed=7)
+    return {"input_ids": given["left"], "attention_mask": given["left_mask"], "labels": given["left_labels"]}
+
+
+@torch.no_grad()
+def llama_outputs(model: LlamaForCausalLM, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes, and the ten tokens that it writes on, greedily."""
+    result = model(**given, output_hidden_states=True)
+    ids, mask = given["input_ids"], given["attention_mask"]
+    written = model.generate(ids, attention_mask=mask, max_new_tokens=LLAMA_NEW, do_sample=False, pad_token_id=0)
+    return {
+        "last_hidden_state": result.hidden_states[-1],
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
-    model, given = clip_model(), clip_inputs()
-    model.save_pretrained(folder / "clip")
-    expected = {name: tensor.clone().contiguous() for name, tensor in (given | clip_outputs(model, given)).items()}
-    save_file(expected, folder / "clip" / "expected.safetensors")
-    for file in (folder / "clip").iterdir():
-        file.chmod(0o644)
+    for name, model, given, outputs in (
+        ("clip", clip_model(), clip_inputs(), clip_outputs),
+        ("llama", llama_model(), llama_inputs(), llama_outputs),
+    ):
+        model.save_pretrained(folder / name)
+        (folder / name / "generation_config.json").unlink(missing_ok=True)
+        expected = {key: tensor.clone().contiguous() for key, tensor in (given | outputs(model, given)).items()}
+        save_file(expected, folder / name / "expected.safetensors")
+        for file in (folder / name).iterdir():
+            file.chmod(0o644)
 
 
 def main() -> None:

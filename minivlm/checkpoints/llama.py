@@ -1,0 +1,271 @@
+"""Llama's released format, transformers' `LlamaForCausalLM`, and Qwen2's, which has biases for queries, keys and values.
+
+What is not what it seems (transformers, `models/llama/modeling_llama.py` and `modeling_rope_utils.py`):
+
+- where the rotary base stands has changed: `rope_theta` beside `rope_scaling`, later both inside `rope_parameters`. Every
+  kind of scaling changes the numbers; none is built in here, so none is read.
+- `attention_bias` means four biases, that of the output as well; Qwen2 has three, and no setting for them.
+- an `eos_token_id` that is left out is 2: generation would stop there. So it is written, as null.
+- Llama 2's files hold the rotary frequencies of every layer, which follow from the config.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minivlm.checkpoints.errors import CheckpointError
+from minivlm.checkpoints.format import Format
+from minivlm.checkpoints.names import Row, Same, Stacked, Table
+from minivlm.checkpoints.settings import Field, Settings, written
+from minivlm.language.decoder import Decoder, DecoderConfig
+from minivlm.language.generate import generate
+
+# config.json: their name, our name, their default.
+FIELDS = (
+    Field("vocab_size", "vocab_size", 32000),
+    Field("max_position_embeddings", "context", 2048),
+    Field("hidden_size", "width", 4096),
+    Field("num_hidden_layers", "layers", 32),
+    Field("num_attention_heads", "heads", 32),
+    Field("intermediate_size", "hidden", 11008),
+    Field("rms_norm_eps", "eps", 1e-6),
+)
+QWEN2_FIELDS = (
+    Field("vocab_size", "vocab_size", 151936),
+    Field("max_position_embeddings", "context", 32768),
+    Field("hidden_size", "width", 4096),
+    Field("num_hidden_layers", "layers", 32),
+    Field("num_attention_heads", "heads", 32),
+    Field("intermediate_size", "hidden", 22016),
+    Field("rms_norm_eps", "eps", 1e-6),
+)
+ROPE_BASE = 10000.0
+
+# What our class has built in.
+FIXED = {"hidden_act": "silu", "attention_dropout": 0.0}
+LLAMA_FIXED = {**FIXED, "attention_bias": False, "mlp_bias": False}
+QWEN2_FIXED = {**FIXED, "use_sliding_window": False}
+
+
+def table(config: DecoderConfig) -> Table:
+    """Our tensor names and theirs."""
+    block, layer = "blocks.*.", "model.layers.*."
+    heads = (config.heads * config.hd, config.kv_heads * config.hd, config.kv_heads * config.hd)
+    rows: tuple[Row, ...] = (
+        Same("embedding.weight", "model.embed_tokens.weight"),
+        Same(block + "norm_1.weight", layer + "input_layernorm.weight"),
+        Stacked(block + "attention.qkv.*", tuple(f"{layer}self_attn.{x}_proj.*" for x in "qkv"), heads),
+        Same(block + "attention.out.weight", layer + "self_attn.o_proj.weight"),
+        Same(block + "norm_2.weight", layer + "post_attention_layernorm.weight"),
+        Stacked(block + "mlp.gate_up.weight", (layer + "mlp.gate_proj.weight", layer + "mlp.up_proj.weight")),
+        Same(block + "mlp.down.weight", layer + "mlp.down_proj.weight"),
+        Same("norm.weight", "model.norm.weight"),
+        Same("head.weight", "lm_head.weight"),
+    )
+    frequencies = config.rope_base ** (-torch.arange(0, config.hd, 2, device="cpu").float() / config.hd)
+    buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": frequencies for i in range(config.layers)}
+    return Table(rows, constants=buffers)
+
+
+def read_config(settings: Settings, qwen2: bool = False) -> DecoderConfig:
+    """Our config from a config.json.
+
+    Raises:
+        CheckpointError: a setting is not of its kind, or not supported.
+    """
+    settings.expect((QWEN2_FIXED if qwen2 else LLAMA_FIXED) | {"quantization_config": None})
+    values = settings.values
+    kinds = values.get("layer_types")
+    if kinds is not None and set(kinds) != {"full_attention"}:
+        raise CheckpointError(f"{settings.where}: layer_types is {kinds!r:.200}; only full_attention is supported.")
+    tied = values.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise CheckpointError(f"{settings.where}: tie_word_embeddings is {tied!r}; expected true or false.")
+    numbers = settings.numbers(QWEN2_FIELDS if qwen2 else FIELDS)
+    kv_heads = 32 if qwen2 else numbers["heads"]
+    if values.get("num_key_value_heads", 0) is not None:
+        kv_heads = settings.number("num_key_value_heads", kv_heads)
+    head_width = None if values.get("head_dim") is None else settings.number("head_dim", 1)
+    try:
+        return DecoderConfig(
+            **numbers,
+            kv_heads=kv_heads,
+            head_width=head_width,
+            rope_base=_rope_base(settings),
+            tied=tied,
+            qkv_bias=qwen2,
+        )
+    except CheckpointError:
+        raise
+    except ValueError as error:  # our config's own checks
+        raise CheckpointError(f"{settings.where}: not a model that this course's Decoder can be. {error}") from error
+
+
+def _rope_base(settings: Settings) -> float:
+    """The base of the rotary positions; old and new places are read, whatever else stands there is refused."""
+    old, new = settings.values.get("rope_scaling"), settings.values.get("rope_parameters")
+    if old and new and old != new:
+        raise CheckpointError(
+            f"{settings.where}: rope_scaling {old!r} and rope_parameters {new!r} differ; expected one of them."
+        )
+    given = old or new or {}
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"{settings.where}: rope settings are {given!r}; expected an object {{...}}.")
+    inside = Settings(given, f"{settings.where}: {'rope_scaling' if old else 'rope_parameters'}")
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(
+            f"{inside.where}: rope_type is {kind!r}; this course's class has positions of type 'default' only. Another type"
+            " would give other numbers, so the checkpoint is not loaded."
+        )
+    if odd := sorted(set(given) - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}):
+        raise CheckpointError(f"{inside.where}: {', '.join(odd)} is not a setting of rope_type 'default'.")
+    for part in (settings, inside):
+        if part.values.get("partial_rotary_factor") not in (None, 1.0):
+            part.expect({"partial_rotary_factor": 1.0})
+    outer = settings.number("rope_theta", ROPE_BASE)
+    base = inside.number("rope_theta", outer)
+    if base != outer and "rope_theta" in settings.values:
+        raise CheckpointError(f"{settings.where}: rope_theta is {outer!r} and {base!r}; expected one value.")
+    return base
+
+
+def write_config(config: DecoderConfig, qwen2: bool = False) -> dict[str, Any]:
+    """A config.json from our config.
+
+    Raises:
+        CheckpointError: the reference refuses such a config.
+    """
+    if config.width % config.heads:
+        raise CheckpointError(
+            f"config.width {config.width} is no multiple of config.heads {config.heads}, which the released format"
+            " demands even where head_width is given."
+        )
+    return {
+        "model_type": "qwen2" if qwen2 else "llama",
+        "architectures": ["Qwen2ForCausalLM" if qwen2 else "LlamaForCausalLM"],
+        **written(config, QWEN2_FIELDS if qwen2 else FIELDS),
+        **(QWEN2_FIXED if qwen2 else LLAMA_FIXED),
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.hd,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_theta": config.rope_base,  # where older readers look
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": None,  # these are the tokenizer's business; the defaults would be other tokens of ours
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+
+
+@dataclass(frozen=True)
+class CausalLMOutput:
+    """What a causal language model of transformers gives."""
+
+    loss: Float[Tensor, ""] | None
+    logits: Float[Tensor, "b t v"]
+
+
+class CausalLM(nn.Module):
+    """A lesson's `Decoder` (`.model`) that takes the reference's arguments, checks them, and answers under its names."""
+
+    def __init__(self, model: Decoder) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> CausalLMOutput:
+        """Scores for each next token, and the loss if labels are given.
+
+        Args:
+            input_ids, inputs_embeds: (B, T) or (B, T, D), one of them.
+            attention_mask: (B, T), 1 for tokens and 0 for padding, on either side.
+            labels: (B, T), -100 where there is no loss; they are shifted inside.
+
+        Raises:
+            TypeError, ValueError: not what this model takes.
+        """
+        given = self._check_input(input_ids, inputs_embeds)
+        keep = self._check_mask(attention_mask, given)
+        if labels is not None and labels.shape != given.shape[:2]:
+            raise ValueError(f"labels must have shape {tuple(given.shape[:2])}; got {tuple(labels.shape)}.")
+        features = self.model.features(input_ids, inputs_embeds, keep, position_ids)
+        loss = None if labels is None else self.model.next_token_loss(features, labels)
+        return CausalLMOutput(loss, self.model.logits(features))
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        max_new_tokens: int = 20,
+        eos_token_id: int | None = None,
+        pad_token_id: int = 0,
+    ) -> Int[Tensor, "b t"]:
+        """Prompts, padded on the left, with their greedy continuations.
+
+        Raises:
+            TypeError, ValueError: not what this model takes.
+        """
+        keep = self._check_mask(attention_mask, self._check_input(input_ids, None))
+        new = generate(self.model, input_ids, keep, max_new_tokens, eos_token_id, pad=pad_token_id)
+        return torch.cat([input_ids, new], dim=1)
+
+    def _check_input(self, ids: Tensor | None, embeds: Tensor | None) -> Tensor:
+        config = self.config
+        if (ids is None) == (embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds.")
+        given = embeds if ids is None else ids
+        if ids is None:
+            if given.ndim != 3 or given.shape[2] != config.width:
+                raise ValueError(f"inputs_embeds must have shape (B, T, {config.width}); got {tuple(given.shape)}.")
+        elif given.is_floating_point() or given.dtype == torch.bool:
+            raise TypeError(f"input_ids must be a tensor of whole numbers; got {given.dtype}.")
+        elif given.ndim != 2 or 0 in given.shape:
+            raise ValueError(f"input_ids must have shape (B, T); got {tuple(given.shape)}.")
+        else:
+            low, high = (int(x) for x in given.aminmax())
+            if low < 0 or high >= config.vocab_size:
+                raise ValueError(
+                    f"input_ids runs from {low} to {high}; the vocabulary has ids 0 to {config.vocab_size - 1}."
+                    " Use the tokenizer that belongs to this checkpoint."
+                )
+        if given.shape[1] > config.context:
+            raise ValueError(
+                f"the input has {given.shape[1]} tokens, but the context holds {config.context}; shorten it."
+            )
+        return given
+
+    def _check_mask(self, mask: Tensor | None, given: Tensor) -> Tensor | None:
+        if mask is None:
+            return None
+        if mask.shape != given.shape[:2]:
+            raise ValueError(f"attention_mask must have shape {tuple(given.shape[:2])}; got {tuple(mask.shape)}.")
+        keep = mask.bool()
+        if not torch.equal(keep.to(mask.dtype), mask):
+            raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else.")
+        return keep
+
+
+LLAMA = Format(
+    "llama", "LlamaForCausalLM", Decoder, CausalLM, read_config, write_config, table, lambda c: not c.qkv_bias
+)
+QWEN2 = Format(
+    "qwen2",
+    "Qwen2ForCausalLM",
+    Decoder,
+    CausalLM,
+    partial(read_config, qwen2=True),
+    partial(write_config, qwen2=True),
+    table,
+    lambda c: c.qkv_bias,
+)

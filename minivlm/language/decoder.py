@@ -73,8 +73,7 @@ class DecoderConfig:
         cls, vocab_size: int, width: int = 96, layers: int = 3, context: int = 128
     ) -> "DecoderConfig":
         """The sizes this course trains; the default takes a minute on one core."""
-        heads = max(2, width // 24)
-        sizes = {"heads": heads, "kv_heads": heads // 2, "hidden": 8 * width // 3}
+        sizes = {"heads": 4, "kv_heads": 2, "hidden": 8 * width // 3}
         return cls(vocab_size, context, width, layers, **sizes, tied=True)
 
     @classmethod
@@ -181,7 +180,9 @@ class Decoder(nn.Module):
                 positions = (keep.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
         if keep is None and past and t > 1:
             keep = torch.ones(b, past + t, dtype=torch.bool, device=x.device)
-        mask = None if keep is None else causal_mask(keep, rows=t)
+        mask = None
+        if keep is not None:  # one new token sees all that is kept, itself included
+            mask = keep[:, None] if t == 1 else causal_mask(keep)[:, past:]
         turn = rotary_turn(positions, self.config.hd, self.config.rope_base)
         for i, block in enumerate(self.blocks):
             x = block(x, turn, mask, cache[i] if cache else None)

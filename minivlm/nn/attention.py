@@ -43,12 +43,11 @@ class Attention(nn.Module):
         return self.out(rearrange(y, "b nh t hd -> b t (nh hd)"))
 
 
-def causal_mask(
-    keep: Bool[Tensor, "b T"], rows: int | None = None
-) -> Bool[Tensor, "b t T"]:
+def causal_mask(keep: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t t"]:
     """True where row i may see column j: `j <= i` and j is not padding (`keep`
-    False). Every row sees itself. `rows`: only that many last ones.
+    False). Every row sees itself.
     """
-    columns = torch.arange(keep.shape[1], device=keep.device)
-    row = columns[-rows:, None] if rows is not None else columns[:, None]
-    return (columns <= row) & keep[:, None, :] | (columns == row)
+    t = keep.shape[1]
+    past = torch.ones(t, t, dtype=torch.bool, device=keep.device).tril()
+    itself = torch.eye(t, dtype=torch.bool, device=keep.device)
+    return (past & keep[:, None, :]) | itself

@@ -17,7 +17,7 @@
 
 # %%
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +27,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from minivlm import plots, world
 from minivlm.course.exercises import check
@@ -218,11 +216,11 @@ plt.show()
 
 # %% [markdown]
 # The text tower is a small GPT: **causal**, each word sees only itself and what came before. So only the last real
-# token, `<eos>`, has read the whole text, and its feature stands for the text.
-
-# %% include="minivlm.nn.attention:causal_mask"
+# token, `<eos>`, has read the whole text, and its feature stands for the text. The mask is that of `00b_language_model`:
 
 # %% alt="Lower-triangular masks of a text of four tokens: padded on the right the last column is dark, padded on the left the first."
+from minivlm.nn.attention import causal_mask
+
 keep = torch.tensor([[True, True, True, False], [False, True, True, True]])
 right, left = causal_mask(keep)
 fig, axes = plt.subplots(1, 2, figsize=(6.5, 2.8))
@@ -440,13 +438,12 @@ print(f"{len(names)} classes, so chance is {chance:.1%}:", ", ".join(names[:3]),
 # %% [markdown]
 # ### The loop
 #
-# One step: a batch, its loss, the gradient, a small move. AdamW moves; the learning rate climbs for a tenth of the steps
-# and then sinks along a cosine; overlong gradients are cut; matrices decay a little, gains and biases never. This is the
-# loop of the whole course.
-
-# %% include="minivlm.training.loop:parameter_groups, cosine_schedule, fit"
+# The loop is the one of the whole course, built in `00b_language_model`: AdamW, a learning rate that climbs and then sinks,
+# overlong gradients cut.
 
 # %% tags=["nbval-ignore-output"]
+from minivlm.training import fit
+
 colour, shape = [], []
 
 

@@ -65,6 +65,8 @@ def test_sizes():
     with torch.device("meta"):
         count = sum(p.numel() for p in Decoder(DecoderConfig.llama_7b()).parameters())
     assert round(count / 1e8) == 67
+    for width in (32, 48, 64, 96, 128, 192, 256):
+        assert DecoderConfig.tiny(900, width).kv_heads >= 1
     tiny = Decoder(DecoderConfig.tiny(900))
     assert sum(p.numel() for p in tiny.parameters()) < 1e6
     assert not hasattr(tiny, "head"), "tied: one matrix reads and writes"

@@ -77,7 +77,7 @@ def test_cached_equals_uncached(layer, x, parts):
     cache, outputs, start = KVCache(room=7), [], 0
     for size in parts:
         end = start + size
-        mask = causal_mask(torch.ones(2, end, dtype=torch.bool), rows=size) if start and size > 1 else None
+        mask = causal_mask(torch.ones(2, end, dtype=torch.bool))[:, start:] if start and size > 1 else None
         outputs.append(layer(x[:, start:end], turn_of(start, end), mask, cache))
         start = end
     assert cache.length == 5
@@ -93,9 +93,3 @@ def test_cache_keeps_what_it_is_given_and_says_when_it_is_full():
     assert torch.equal(values, v)
     with pytest.raises(ValueError, match="room for 3 tokens; it holds 3 and got 1 more"):
         cache.append(k[:, :, :1], v[:, :, :1])
-
-
-def test_last_rows_of_the_mask():
-    keep = torch.tensor([[True, True, True, False], [False, False, True, True]])
-    for rows in (1, 2, 4):
-        assert torch.equal(causal_mask(keep, rows), causal_mask(keep)[:, -rows:])

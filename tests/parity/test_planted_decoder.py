@@ -205,23 +205,23 @@ def _(patch, loaded):
     patch.setattr(F, "scaled_dot_product_attention", wrong)
 
 
-@mistake("padding mask missing", ("left: logits", "left: loss", *WRITTEN), ("right: logits", "lesson: logits"))
+@mistake("padding mask missing", ("left: logits", "left: loss", "generated"), ("right: logits", "lesson: logits"))
 def _(patch, loaded):
     mask = minivlm.language.decoder.causal_mask
-    patch.setattr(minivlm.language.decoder, "causal_mask", lambda keep, rows: mask(torch.ones_like(keep), rows))
+    patch.setattr(minivlm.language.decoder, "causal_mask", lambda keep: mask(torch.ones_like(keep)))
 
 
 @mistake("padding is what is kept", ("left: logits", "right: logits"), ("lesson: logits",))
 def _(patch, loaded):
     mask = minivlm.language.decoder.causal_mask
-    patch.setattr(minivlm.language.decoder, "causal_mask", lambda keep, rows: mask(~keep, rows))
+    patch.setattr(minivlm.language.decoder, "causal_mask", lambda keep: mask(~keep))
 
 
 @mistake("a token does not see itself", ("left: logits", "right: logits"), ("lesson: logits",))
 def _(patch, loaded):
-    def strictly(keep, rows):
+    def strictly(keep):
         columns = torch.arange(keep.shape[1])
-        mask = (columns < columns[-rows:, None]) & keep[:, None, :]
+        mask = (columns < columns[:, None]) & keep[:, None, :]
         mask[..., 0] |= ~mask.any(-1)
         return mask
 

@@ -275,7 +275,7 @@ print(f"sure and wrong  : {contrastive_loss(yes.roll(1, 0)):.3f}")
 
 # %% include="minivlm.models.clip:CLIPConfig, Pairs, CLIP"
 
-# %% tags=["nbval-ignore-output"] alt="Similarities of eight images and eight texts before training: no diagonal to be seen."
+# %% alt="Similarities of eight images and eight texts before training: no diagonal to be seen."
 torch.manual_seed(lesson.seed)
 config = CLIPConfig.tiny(
     len(tokenizer), tokenizer.eos, run.width, run.layers, run.image_size
@@ -326,9 +326,11 @@ from minivlm import checkpoints
 from minivlm.course.lesson import ROOT
 
 folder = ROOT / "data" / "reference" / "clip"
-reference_config, state = checkpoints.read(folder)
-reference = CLIP(reference_config).eval()
-reference.load_state_dict(state)
+sizes_there, weights = checkpoints.read(folder)
+vision = ViTConfig(**sizes_there.pop("vision"))
+text = TextConfig(**sizes_there.pop("text"))
+reference = CLIP(CLIPConfig(vision, text, **sizes_there)).eval()
+reference.load_state_dict(weights)
 expected = load_file(folder / "expected.safetensors")
 
 images, texts = expected["pixel_values"], expected["input_ids"]
@@ -928,11 +930,13 @@ check(
 # def image_to_text_loss(logits: Tensor) -> Tensor:
 #     return F.cross_entropy(logits, torch.arange(len(logits)))
 # ```
+#
 # The unseen mistake: a text that is everybody's second choice. If text 7 is a bit similar to all images, no row minds, as
 # long as each has its own text on top; but searching pictures with text 7 returns nonsense. Columns notice.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 2: Forgive the duplicates ●●○ 15 minutes
 #
 # Repair the loss for equal captions. `same[i, j]` is True where text `j` equals text `i` (so its diagonal is True). Spread
@@ -967,7 +971,7 @@ check(
     ((square, twins), solution_2(square, twins)),
     mistakes={
         "duplicates are still punished; use same": lambda x, s: contrastive_loss(x),
-        "rows with two right answers count twice; targets must sum to one": lambda x, s: (
+        "two right answers count twice; targets must sum to one": lambda x, s: (
             -(
                 (s * x.log_softmax(1)).sum(1).mean()
                 + (s * x.log_softmax(0)).sum(0).mean()
@@ -991,7 +995,8 @@ check(
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 3: Which positions can a picture be wrong about? ●●○ 15 minutes
 #
 # Shuffle an image's patches and its class token changes, because positions are added. Write `patches_shuffled(images, order,
@@ -1042,7 +1047,8 @@ check(
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 4: How much of it is binding? ●●● 40 minutes
 #
 # With two objects a caption can be wrong although all its words are right: *a red star and a blue ring* against *a blue

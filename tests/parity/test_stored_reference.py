@@ -6,6 +6,7 @@ from transformers import CLIPModel
 
 from minivlm import checkpoints
 from minivlm.models.clip import CLIP
+from tests.checkpoints.helpers import clip_config
 from tests.parity import write_reference
 
 CLIP_FOLDER = write_reference.FOLDER / "clip"
@@ -32,8 +33,8 @@ def test_the_stored_numbers_are_the_references():
 
 @torch.no_grad()
 def test_ours_gives_the_stored_numbers_as_a_notebook_computes_them():
-    config, state = checkpoints.read(CLIP_FOLDER)
-    model = CLIP(config)
+    sizes, state = checkpoints.read(CLIP_FOLDER)
+    model = CLIP(clip_config(sizes))
     model.load_state_dict(state)
     expected = load_file(CLIP_FOLDER / "expected.safetensors")
     pixel_values, ids = expected["pixel_values"], expected["input_ids"]

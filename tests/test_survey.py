@@ -99,8 +99,8 @@ def row(**numbers):
 
 def test_measured_is_the_mean_over_seeds():
     clip = by_name("clip")
-    rows = [row(seed=0, learned=0.8, fixed=0.4), row(seed=1, learned=0.9, fixed=0.2)]
-    assert measured(rows, clip) == "it helps: learned 0.85, fixed 0.30 (2 seeds, cpu)"
+    rows = [row(seed=s, learned=x, fixed=0.2, other=1, chance=0.1) for s, x in enumerate((0.8, 0.9))]
+    assert measured(rows, clip) == "it helps: learned 0.85 (0.80 to 0.90), fixed 0.20, chance 0.10 (2 seeds, cpu)"
     assert measured(rows, by_name("blip")) == "—"
     assert measured([], clip) == "—"
 

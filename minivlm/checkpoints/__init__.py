@@ -1,7 +1,7 @@
 """Released checkpoints in and out of this course's classes: folders with a `config.json` and safetensors files.
 
 - `load(folder)`: a model that takes the reference's arguments and answers under its names; the lesson class is its `.model`
-- `read(folder)`: config and tensors under our names, for a class of your own: `CLIP(config).load_state_dict(tensors)`
+- `read(folder)`: the config's numbers and the tensors under our names, for classes of your own
 - `save(model, folder)`: a folder that the reference loads, whole or not at all
 
 This room alone knows other people's argument names, tensor names and file layouts. A model's translation is one file

@@ -1,7 +1,7 @@
 """`load`, `read` and `save`: the same for every model. What differs is a `Format`."""
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,21 @@ def load(path: str | Path) -> nn.Module:
     return form.wrapper(model).eval()
 
 
-def read(path: str | Path) -> tuple[Any, dict[str, Tensor]]:
-    """Our config and the tensors under our names, as they are stored: `CLIP(config).load_state_dict(tensors)`.
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config's fields as plain numbers, and the tensors under our names, as they are stored.
+
+    For classes of your own, such as those of a notebook's cells. A config within a config is a dict within the dict:
+
+        sizes, tensors = read(folder)
+        vision, text = ViTConfig(**sizes.pop("vision")), TextConfig(**sizes.pop("text"))
+        model = CLIP(CLIPConfig(vision, text, **sizes))
+        model.load_state_dict(tensors)
 
     Raises:
         CheckpointError: anything about the folder is not as expected.
     """
     _, config, tensors = _read(Path(path))
-    return config, tensors
+    return asdict(config), tensors
 
 
 def save(model: nn.Module, path: str | Path, max_shard_size: int | None = None) -> None:

@@ -73,7 +73,9 @@ class Lesson:
     def record(self, claim: str, **numbers: Any) -> None:
         """Print the claim with its numbers, and append them to the file MINIVLM_RESULTS if there is one.
 
-        Record first, assert after: what did not reproduce is a result too. Raises TypeError for what is not a number.
+        The first number is that of the model with its idea, the second without it; `chance` and `blind` are levels to
+        compare with: the README shows these, the notebook all. Record first, assert after: what did not reproduce is a
+        result too. Raises TypeError for what is not a number.
         """
         plain = {key: as_number(key, value) for key, value in numbers.items()}
         shown = ", ".join(f"{key} {value:.4g}" for key, value in plain.items())

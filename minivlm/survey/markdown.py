@@ -6,13 +6,14 @@ Notable: nothing here is typed twice. What is built is read off the disk, and wh
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from minivlm.survey.models import MODELS, ROOT, ROWS, Model, built, by_name
 
 BEGIN, END = "<!-- survey -->", "<!-- /survey -->"
 NOTHING = "—"
+LEVELS = ("chance", "blind")
 
 # Fields of a results row that say how it was made, not what was measured.
 CIRCUMSTANCES = frozenset(
@@ -75,8 +76,21 @@ def _numbers(row: Mapping[str, object]) -> dict[str, float]:
     }
 
 
+def _shown(names: Sequence[str]) -> list[str]:
+    """The first two numbers (with the idea, and without it) and the levels they are compared with."""
+    levels = [name for name in names if name in LEVELS]
+    return [name for name in names if name not in LEVELS][:2] + levels
+
+
+def _over_seeds(name: str, values: Sequence[float]) -> str:
+    """Mean and, if they differ, lowest and highest."""
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    spread = f" ({low} to {high})" if low != high else ""
+    return f"{name.replace('_', ' ')} {sum(values) / len(values):.2f}{spread}"
+
+
 def measured(rows: Iterable[Mapping[str, object]], model: Model) -> str:
-    """What the model's notebook measured: each claim with the mean of its numbers over seeds.
+    """What the model's notebook measured: each claim with the mean, lowest and highest of its main numbers over seeds.
 
     Presets are never averaged together. Of several rows of one seed the last counts. A row without numbers (a seed that
     crashed) is counted, not hidden.
@@ -92,7 +106,7 @@ def measured(rows: Iterable[Mapping[str, object]], model: Model) -> str:
         if not good:
             continue
         names = [name for name in good[0] if all(name in numbers for numbers in good)]
-        means = ", ".join(f"{name.replace('_', ' ')} {sum(n[name] for n in good) / len(good):.2f}" for name in names)
+        means = ", ".join(_over_seeds(name, [numbers[name] for numbers in good]) for name in _shown(names))
         count = f"{len(good)} of {len(seeds)} seeds" if len(good) < len(seeds) else f"{len(good)} seeds"
         count = "1 seed" if count == "1 seeds" else count
         parts.append(f"{claim}: {means} ({', '.join(filter(None, [count, preset]))})")

@@ -50,13 +50,13 @@ print(lesson)
 
 # %% alt="A row of word boxes; from each an arrow leads to the guess above it, which is the next word of the row."
 words = ["a", "red", "star", "and", "a", "blue", "ring", "."]
-ax = plots.diagram(9, 2)
+ax = plots.diagram(9, 2.3)
 for i, (word, following) in enumerate(zip(words, words[1:], strict=False)):
     read = plots.box(ax, 1.25 * i + 0.1, 0.2, 1.0, 0.5, word, "text")
     guess = plots.box(ax, 1.25 * i + 0.1, 1.3, 1.0, 0.5, following, "loss")
     plots.arrow(ax, read, guess)
-ax.text(4.5, 1.0, "everything to the left is known, too", ha="center", va="center",
-        bbox=dict(facecolor="white", edgecolor="none"), zorder=5)  # fmt: skip
+text = "each guess may use all words up to its own"
+ax.text(4.5, 2.1, text, ha="center", va="center")
 plt.show()
 
 # %% [markdown]
@@ -254,8 +254,8 @@ from minivlm import checkpoints
 from minivlm.course.lesson import ROOT
 
 folder = ROOT / "data" / "reference" / "llama"
-reference_config, state = checkpoints.read(folder)
-reference = Decoder(reference_config).eval()
+sizes, state = checkpoints.read(folder)
+reference = Decoder(DecoderConfig(**sizes)).eval()
 reference.load_state_dict(state)
 expected = load_file(folder / "expected.safetensors")
 
@@ -419,6 +419,8 @@ for row in books(world.generator("habits"), 4 * run.test)[1]:
     usual.setdefault(row[1], Counter())[row[2]] += 1
 best_guess = [usual.get(row[1], Counter("?")).most_common(1)[0][0] for row in untold]
 right_answers = [row[2] for row in untold]
+count_habit = usual["how many things are there?"].most_common(1)[0][0]
+print("the usual count:", count_habit)
 hits = lambda given: sum(map(str.__eq__, given, right_answers)) / len(untold)
 by_chance = sum(1 / (3 if "many" in row[1] else 8) for row in untold) / len(untold)
 measured = dict(
@@ -440,7 +442,7 @@ plt.show()
 
 # %% [markdown]
 # That is the **blind level**: what can be scored about pictures without looking. It is above chance, because the world has
-# habits (a count is often *one* when somebody asks for it, and sixteen pairs never occur). From now on every figure about
+# habits (the usual count is printed above, and sixteen pairs never occur). From now on every figure about
 # answers has a line for it. A vision-language model that is not clearly above that line has not looked.
 #
 # **So this is the question of the course.** Here is a model that can talk and cannot see. Its door is open: `embeddings`

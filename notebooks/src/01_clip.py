@@ -273,7 +273,7 @@ print(f"sure and wrong  : {contrastive_loss(yes.roll(1, 0)):.3f}")
 
 # %% include="minivlm.models.clip:CLIPConfig, Pairs, CLIP"
 
-# %% tags=["nbval-ignore-output"] alt="Similarities of eight images and eight texts before training: no diagonal to be seen."
+# %% alt="Similarities of eight images and eight texts before training: no diagonal to be seen."
 torch.manual_seed(lesson.seed)
 config = CLIPConfig.tiny(
     len(tokenizer), tokenizer.eos, run.width, run.layers, run.image_size
@@ -324,9 +324,11 @@ from minivlm import checkpoints
 from minivlm.course.lesson import ROOT
 
 folder = ROOT / "data" / "reference" / "clip"
-reference_config, state = checkpoints.read(folder)
-reference = CLIP(reference_config).eval()
-reference.load_state_dict(state)
+sizes_there, weights = checkpoints.read(folder)
+vision = ViTConfig(**sizes_there.pop("vision"))
+text = TextConfig(**sizes_there.pop("text"))
+reference = CLIP(CLIPConfig(vision, text, **sizes_there)).eval()
+reference.load_state_dict(weights)
 expected = load_file(folder / "expected.safetensors")
 
 images, texts = expected["pixel_values"], expected["input_ids"]
@@ -815,7 +817,6 @@ print(f"with the contrastive loss {clip:.1%} / without it {words:.1%}")
 
 lesson.expect(clip, at_least=0.8, what="CLIP's accuracy on held-out pairs")
 lesson.expect(clip - words, at_least=0.2, what="the gain of contrast over bag of words")
-lesson.expect(measured["bag_of_words_says_seen"], at_least=0.5, what="its seen answers")
 lesson.expect(measured["shuffled_captions"], at_most=0.15, what="shuffled captions")
 
 # %% tags=["nbval-ignore-output"] alt="Bars for held-out pairs, seen pairs, and how often a seen pair is the wrong answer, contrastive against bag of words, with chance and blind levels; dots are stored seeds."
@@ -848,9 +849,10 @@ print(f"seeds stored in results/: {len(rows)}" if rows else "this run alone")
 
 # %% [markdown]
 # The direction reproduces, and here for a reason worth knowing. On pairs it was trained on, the word predictor is good. On
-# held-out pairs it sees the colour, and then answers with a shape it *has* seen in that colour: to predict the words of a
-# caption is also to learn which words go together, and `red` never stood beside `circle`. CLIP is only asked to tell the
-# captions of a batch apart, and since no caption ever says *red circle*, nothing pushes it to rule one out.
+# held-out pairs it sees the colour, and then often answers with a shape it *has* seen in that colour: to predict the words
+# of a caption is also to learn which words go together, and `red` never stood beside `circle`. How often, differs a lot
+# from seed to seed. CLIP is only asked to tell the captions of a batch apart, and since no caption ever says *red circle*,
+# nothing pushes it to rule one out.
 #
 # What does not carry over is the paper's factor of four: it is about speed, on 400 million noisy pairs with thousands of
 # words. Our clean world and its few dozen words cannot say anything about that. And the blind level is above chance,
@@ -925,11 +927,13 @@ check(
 # def image_to_text_loss(logits: Tensor) -> Tensor:
 #     return F.cross_entropy(logits, torch.arange(len(logits)))
 # ```
+#
 # The unseen mistake: a text that is everybody's second choice. If text 7 is a bit similar to all images, no row minds, as
 # long as each has its own text on top; but searching pictures with text 7 returns nonsense. Columns notice.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 2: Forgive the duplicates ●●○ 15 minutes
 #
 # Repair the loss for equal captions. `same[i, j]` is True where text `j` equals text `i` (so its diagonal is True). Spread
@@ -964,7 +968,7 @@ check(
     ((square, twins), solution_2(square, twins)),
     mistakes={
         "duplicates are still punished; use same": lambda x, s: contrastive_loss(x),
-        "rows with two right answers count twice; targets must sum to one": lambda x, s: (
+        "two right answers count twice; targets must sum to one": lambda x, s: (
             -(
                 (s * x.log_softmax(1)).sum(1).mean()
                 + (s * x.log_softmax(0)).sum(0).mean()
@@ -988,7 +992,8 @@ check(
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 3: Which positions can a picture be wrong about? ●●○ 15 minutes
 #
 # Shuffle an image's patches and its class token changes, because positions are added. Write `patches_shuffled(images, order,
@@ -1039,7 +1044,8 @@ check(
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 4: How much of it is binding? ●●● 40 minutes
 #
 # With two objects a caption can be wrong although all its words are right: *a red star and a blue ring* against *a blue

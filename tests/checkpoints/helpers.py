@@ -17,6 +17,11 @@ CONFIG = CLIPConfig(
 )
 
 
+def clip_config(sizes: dict) -> CLIPConfig:
+    """The config of what `checkpoints.read` gives, as a notebook makes it."""
+    return CLIPConfig(**sizes | {"vision": ViTConfig(**sizes["vision"]), "text": TextConfig(**sizes["text"])})
+
+
 def small_clip(seed: int = 0, config: CLIPConfig = CONFIG) -> CLIP:
     """A random CLIP in which no two parameters are alike."""
     torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from minivlm import checkpoints
 from minivlm.checkpoints import CheckpointError, clip
 from minivlm.checkpoints.settings import Settings
 from minivlm.models.clip import CLIP, CLIPConfig
-from tests.checkpoints.helpers import CONFIG, edit_config, small_clip
+from tests.checkpoints.helpers import CONFIG, clip_config, edit_config, small_clip
 
 # As published with the weights (what the reference's own defaults do not already say, and what they do).
 B = {
@@ -100,7 +100,7 @@ def test_our_presets_are_written_as_the_published_configs(name):
 def read_with(tmp_path, *path, **changes):
     checkpoints.save(small_clip(), tmp_path / "clip")
     edit_config(tmp_path / "clip", *path, **changes)
-    return checkpoints.read(tmp_path / "clip")[0]
+    return clip_config(checkpoints.read(tmp_path / "clip")[0])
 
 
 def test_round_trip(tmp_path):
@@ -111,7 +111,7 @@ def test_round_trip(tmp_path):
         text=dataclasses.replace(CONFIG.text, eps=1e-6, eot_id=None),
     )
     checkpoints.save(small_clip(config=config), tmp_path / "clip")
-    read = checkpoints.read(tmp_path / "clip")[0]
+    read = clip_config(checkpoints.read(tmp_path / "clip")[0])
     assert math.isclose(read.temperature, 0.2)
     assert dataclasses.replace(read, temperature=0.2) == config
 

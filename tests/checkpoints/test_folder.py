@@ -255,6 +255,7 @@ def test_an_earlier_checkpoint_is_replaced_whole(tmp_path):
     checkpoints.save(small_clip(0), path, max_shard_size=4000)
     checkpoints.save(small_clip(1), path)
     assert sorted(contents(path)) == ["config.json", "model.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["clip"], "the earlier one was left behind"
     assert torch.equal(checkpoints.read(path)[1]["log_scale"], small_clip(1).log_scale)
 
 

@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, LlamaForCausalLM
 
 from minivlm import checkpoints
-from minivlm.language.decoder import Decoder, Texts
+from minivlm.language.decoder import Decoder, DecoderConfig, Texts
 from minivlm.language.generate import generate
 from minivlm.models.clip import CLIP
+from tests.checkpoints.helpers import clip_config
 from tests.parity import write_reference
 
 CLIP_FOLDER = write_reference.FOLDER / "clip"
@@ -37,8 +38,8 @@ def test_the_stored_numbers_are_the_references():
 
 @torch.no_grad()
 def test_ours_gives_the_stored_numbers_as_a_notebook_computes_them():
-    config, state = checkpoints.read(CLIP_FOLDER)
-    model = CLIP(config)
+    sizes, state = checkpoints.read(CLIP_FOLDER)
+    model = CLIP(clip_config(sizes))
     model.load_state_dict(state)
     expected = load_file(CLIP_FOLDER / "expected.safetensors")
     pixel_values, ids = expected["pixel_values"], expected["input_ids"]
@@ -60,8 +61,8 @@ def test_the_stored_llama_is_that_of_the_command_and_the_references():
 
 @torch.no_grad()
 def test_our_decoder_gives_the_stored_numbers_as_a_notebook_computes_them():
-    config, state = checkpoints.read(LLAMA_FOLDER)
-    model = Decoder(config)
+    sizes, state = checkpoints.read(LLAMA_FOLDER)
+    model = Decoder(DecoderConfig(**sizes))
     model.load_state_dict(state)
     expected = load_file(LLAMA_FOLDER / "expected.safetensors")
     ids, keep = expected["input_ids"], expected["attention_mask"].bool()

@@ -5,7 +5,10 @@ WRONG = {
         ("def image_to_text_loss(logits):\n    return F.cross_entropy(logits.T, torch.arange(len(logits)))", "transpose"),
         ("def image_to_text_loss(logits):\n    return contrastive_loss(logits)", "only images choose"),
         ("def image_to_text_loss(logits):\n    F.cross_entropy(logits, torch.arange(len(logits)))", "is there a return"),
-        ("def image_to_text_loss(logits):\n    return 2 * F.cross_entropy(logits, torch.arange(len(logits)))", "values are not"),
+        (
+            "def image_to_text_loss(logits):\n    return 2 * F.cross_entropy(logits, torch.arange(len(logits)))",
+            "values are not",
+        ),
     ],
     "Exercise 2": [
         ("def multi_positive_loss(logits, same):\n    return contrastive_loss(logits)", "still punished"),
@@ -24,7 +27,8 @@ WRONG = {
         (
             "def patches_shuffled(images, order, patch_size):\n"
             "    p = patchify(images, patch_size)[:, order.argsort()]\n"
-            "    return rearrange(p, 'b (h w) (c p q) -> b c (h p) (w q)', h=images.shape[2] // patch_size, p=patch_size, q=patch_size)",
+            "    sizes = dict(h=images.shape[2] // patch_size, p=patch_size, q=patch_size)\n"
+            "    return rearrange(p, 'b (h w) (c p q) -> b c (h p) (w q)', **sizes)",
             "wrong way round",
         ),
         ("def patches_shuffled(images, order, patch_size):\n    return patchify(images, patch_size)[:, order]", "shape"),

@@ -491,7 +491,8 @@ check(
 # patches of an image of LLaVA-1.5 take 288 MiB of it.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 2: Top-k ●●○ 10 minutes
 #
 # Another way to cut the tail: keep the `k` likeliest tokens. Write `top_k_probabilities(logits, k, temperature)`: the
@@ -538,7 +539,8 @@ check(
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 3: Only the answer counts ●●○ 15 minutes
 #
 # Models that follow instructions are trained on their answers only. Write `answer_labels(ids, keep, start)`: a copy of

@@ -7,7 +7,7 @@ PYTHON ?= python3
 NB     ?=
 
 ROOT := $(shell cd "$$(dirname "$(strip $(MAKEFILE_LIST))")" && pwd)
-absolute = $(if $(filter /%,$(1)),$(1),$(ROOT)/$(1))
+absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(ROOT)/$(1))
 VENV_DIR := $(call absolute,$(VENV))
 OUT_DIR  := $(call absolute,$(OUT))
 PY       := "$(VENV_DIR)/bin/python"
@@ -45,11 +45,10 @@ site: ## the notebooks as web pages, into OUT/site
 	@$(READY) site
 	@cd "$(ROOT)" && $(PY) -m minivlm site --out "$(OUT_DIR)/site"
 
-check: ## seconds: are sources, package and notebooks in step; ruff
+check: ## seconds, once installed: are sources, package and notebooks in step; ruff
 	@$(READY) test
 	@cd "$(ROOT)" && $(PY) -m minivlm build --check $(NB)
 	@cd "$(ROOT)" && $(PY) -m ruff check .
 
-clean: ## remove OUT (the virtual environment stays)
-	@test ! -e "$(OUT_DIR)/Makefile" || { echo "clean: OUT=$(OUT) is the checkout itself; nothing removed" >&2; exit 2; }
-	rm -rf "$(OUT_DIR)"
+clean: ## remove what was written into OUT (the virtual environment stays)
+	@"$(PYTHON)" "$(ROOT)/tools/clean.py" "$(OUT_DIR)"

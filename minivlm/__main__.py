@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from minivlm.course.files import Course, CourseError
+from minivlm.course.files import Course, CourseError, require
 
 
 def run(given: argparse.Namespace) -> int:
@@ -22,6 +22,7 @@ def lab(given: argparse.Namespace) -> int:
 
 
 def build(given: argparse.Namespace) -> int:
+    require("build", "jupytext")
     from minivlm.course import commands
 
     course, chosen = Course.here(), names(given)
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("notebooks", nargs="*", metavar="NB", help="01, 01_clip or clip; all of them if none is given")
     one.add_argument("--out", default="out", help="folder for the executed copies (default: out)")
     one.add_argument("--preset", choices=["cpu", "gpu", "smoke"], help="default: gpu where there is one, else cpu")
-    one.add_argument("--seed", type=int, help="default: 0")
+    one.add_argument("--seed", type=int, help="0 or more (default: 0)")
     one.add_argument("--arms", choices=["lesson", "all"], help="which ablation arms to train (default: lesson)")
 
     one = command(lab, "open JupyterLab at the first notebook")

@@ -120,6 +120,27 @@ def test_set_up_that_fails_leaves_no_stamp(ensure_venv, capsys):
     assert not (ensure_venv.checkout / "venv" / "minivlm-setup.json").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named(ensure_venv, monkeypatch, capsys):
+    monkeypatch.setattr(ensure_venv.os, "access", lambda path, mode: path != str(ensure_venv.checkout))
+    assert ensure_venv.main(["--venv", "new/venv"]) == 2
+    said = capsys.readouterr().err
+    assert f"{ensure_venv.checkout}/new/venv cannot be written" in said
+    assert "VENV=/tmp/venv OUT=/tmp/out" in said
+    assert "network" not in said
+    assert not (ensure_venv.checkout / "new").exists()
+    assert ensure_venv.main(["--venv", "venv"]) == 0, "the folder itself counts, where there is one"
+
+
+def test_a_long_set_up_shows_signs_of_life(ensure_venv, monkeypatch, capsys):
+    python = ensure_venv.checkout / "venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *install*) sleep 1;; esac\n')
+    monkeypatch.setattr(ensure_venv, "PATIENCE", 0.3)
+    assert ensure_venv.main(["--venv", "venv"]) == 0
+    said = capsys.readouterr().err
+    assert "takes some minutes" in said
+    assert 2 <= said.count("still installing") <= 4
+
+
 def test_an_old_python_is_told_kindly(ensure_venv, monkeypatch, capsys):
     assert ensure_venv.version_problem((3, 11, 0), "python3") == ""
     monkeypatch.setattr(ensure_venv.shutil, "which", lambda name: None)
@@ -133,8 +154,9 @@ def test_an_old_python_is_told_kindly(ensure_venv, monkeypatch, capsys):
     assert not (ensure_venv.checkout / "new").exists()
 
 
-def test_an_old_python_can_read_the_script():
-    ast.parse((ROOT / "tools" / "ensure_venv.py").read_text(), feature_version=(3, 6))
+@pytest.mark.parametrize("name", ["ensure_venv", "clean"])
+def test_an_old_python_can_read_the_scripts(name):
+    ast.parse((ROOT / "tools" / f"{name}.py").read_text(), feature_version=(3, 6))
 
 
 # --- the Makefile
@@ -170,21 +192,56 @@ def test_make_takes_paths_elsewhere():
     assert f'"{ROOT}/rel/bin/python"' in make("-n", "run", "VENV=rel").stdout
 
 
+@pytest.fixture
+def small_checkout(tmp_path):
+    """A checkout with a Makefile, one notebook and something in out/."""
+    checkout = tmp_path / "home" / "check out"
+    for folder in ("tools", "notebooks", "out", "other"):
+        (checkout / folder).mkdir(parents=True)
+        (checkout / folder / "01_a.ipynb").touch()
+    (checkout / "notebooks" / "summary.json").touch()
+    shutil.copy(ROOT / "Makefile", checkout)
+    shutil.copy(ROOT / "tools" / "clean.py", checkout / "tools")
+    return checkout
+
+
 @needs_make
-@pytest.mark.parametrize("out", ["", "."])
-def test_make_clean_spares_the_checkout(tmp_path, out):
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    done = make("clean", f"OUT={out}", cwd=tmp_path)
+@pytest.mark.parametrize("out", ["", ".", "..", "/", "notebooks", "other", "out/../notebooks", "link"])
+def test_make_clean_spares_the_checkout(small_checkout, out):
+    (small_checkout / "link").symlink_to("notebooks")
+    before = sorted(small_checkout.parent.rglob("*"))
+    done = make("clean", f"OUT={out}", cwd=small_checkout)
     assert done.returncode != 0
-    assert (tmp_path / "Makefile").exists()
+    assert "nothing removed" in done.stderr
+    assert sorted(small_checkout.parent.rglob("*")) == before
 
 
 @needs_make
-def test_make_clean_removes_out(tmp_path):
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "out").mkdir()
-    assert make("clean", cwd=tmp_path).returncode == 0
-    assert not (tmp_path / "out").exists()
+def test_make_clean_removes_out(small_checkout):
+    assert make("clean", cwd=small_checkout).returncode == 0
+    assert not (small_checkout / "out").exists()
+    assert make("clean", cwd=small_checkout).returncode == 0, "nothing to do"
+
+
+@needs_make
+def test_make_clean_of_a_folder_elsewhere_removes_what_a_run_wrote(small_checkout, tmp_path):
+    out = tmp_path / "a folder"
+    (out / "site").mkdir(parents=True)
+    for name in ("01_a.ipynb", "summary.json", "site/objects.inv", "letter.txt"):
+        (out / name).touch()
+    assert make("clean", f"OUT={out}", cwd=small_checkout).returncode == 0
+    assert [path.name for path in out.iterdir()] == ["letter.txt"]
+    (out / "letter.txt").rename(out / "01_a.ipynb")
+    make("clean", f"OUT={out}", cwd=small_checkout)
+    assert (out / "01_a.ipynb").exists(), "no run wrote here, or there would be a summary"
+    (out / "summary.json").touch()
+    make("clean", f"OUT={out}", cwd=small_checkout)
+    assert not out.exists()
+
+
+@needs_make
+def test_a_path_with_a_slash_after_a_space_is_still_relative():
+    assert f'--out "{ROOT}/a /b"' in make("-n", "run", "OUT=a /b").stdout
 
 
 def test_continuous_integration_runs_the_tests():

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from minivlm import plots
+from minivlm.plots.__main__ import main
 from minivlm.plots.charts import _spread
 from minivlm.plots.genealogy import LANES, fingerprint
 from minivlm.plots.style import FONT, STYLE, WIDTH, ink_on
@@ -278,6 +279,11 @@ def test_genealogy_of_a_part_of_the_survey():
 
 def test_every_family_has_a_lane():
     assert list(LANES) == list(FAMILIES)
+
+
+def test_command_names_a_file_that_cannot_be_written(capsys):
+    assert main(["/nope/x.png"]) == 2
+    assert capsys.readouterr().err == "error: /nope/x.png: No such file or directory\n"
 
 
 def test_stored_picture_is_fresh_and_small():

@@ -148,6 +148,25 @@ def test_command_writes_and_checks(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("# 01 · CLIP")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--check", "nofile", "nofile: No such file"),
+        ("--write", "nofile", "nofile: No such file"),
+        ("--check", "/", "/: Is a directory"),
+        ("--check", "LICENSE", "LICENSE: expected <!-- survey -->"),
+        ("--header", "nope", "no surveyed model is called 'nope'; known: clip"),
+        ("--header", "", "no surveyed model is called ''"),
+    ],
+)
+def test_command_refuses_in_one_line(monkeypatch, capsys, option, value, words):
+    monkeypatch.chdir(ROOT)
+    assert main([option, value]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}")
+    assert said.count("\n") == 1
+
+
 def test_a_bar_in_a_cell_does_not_end_it():
     clip = replace(by_name("clip"), loss="p(text | image)")
     assert "p(text \\| image)" in diff_table(clip)

@@ -15,8 +15,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 OLDEST = (3, 11)
+PATIENCE = 30  # seconds between two signs of life
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -61,6 +63,32 @@ def say(text):
     sys.stderr.flush()
 
 
+def can_write(folder):
+    """True if this folder, or the nearest one above it that exists, may be written."""
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
+
+
+def run_patiently(command):
+    """Run a command that may take minutes, and now and then say that it still does."""
+    began = time.time()
+    process = subprocess.Popen(command)
+    try:
+        while True:
+            try:
+                status = process.wait(timeout=PATIENCE)
+                break
+            except subprocess.TimeoutExpired:
+                say(f"set-up: still installing ({time.time() - began:.0f} s)")
+    except BaseException:  # Ctrl-C reaches pip too
+        process.kill()
+        process.wait()
+        raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+
+
 def install(venv, python, root, wanted):
     """Create the environment where there is none, install the checkout into it, write the stamp."""
     if not os.path.exists(python):
@@ -69,8 +97,8 @@ def install(venv, python, root, wanted):
     if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
         subprocess.run([python, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
     target = root + (f"[{','.join(wanted['extras'])}]" if wanted["extras"] else "")
-    say(f"set-up: installing {target} into {venv} (the first time takes minutes: torch is large)")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--editable", target], check=True)
+    say(f"set-up: installing {target} into {venv} (the first time takes some minutes: torch is large)")
+    run_patiently([python, "-m", "pip", "install", "--quiet", "--editable", target])
     stamp = os.path.join(venv, "minivlm-setup.json")
     with open(stamp + ".tmp", "w", encoding="utf-8") as stream:
         json.dump(wanted, stream, indent=1)
@@ -92,6 +120,9 @@ def main(arguments=None):
     problem = "" if os.path.exists(python) else version_problem(sys.version_info, sys.executable)
     if problem:
         say(problem)
+        return 2
+    if not can_write(venv):
+        say(f"set-up: {venv} cannot be written. Give folders of your own: make VENV=/tmp/venv OUT=/tmp/out and the target")
         return 2
     if stamp.get("checkout") == ROOT:  # keep what an earlier target asked for
         wanted["extras"] = sorted(set(wanted["extras"]) | set(stamp.get("extras", [])))

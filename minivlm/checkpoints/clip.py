@@ -47,6 +47,7 @@ TEXT = (
     Field("layer_norm_eps", "eps", 1e-5),
 )
 EOS, HIGHEST_ID = 49407, 2  # `eos_token_id`: the default, and the number that means "the highest id in a row"
+MOST_LOG_SCALE = 80  # e to the power of more is no float32
 
 # What our class has built in.
 FIXED = {"hidden_act": "quick_gelu", "attention_dropout": 0.0}
@@ -101,8 +102,11 @@ def read_config(settings: Settings) -> CLIPConfig:
             f"{text.where}: eos_token_id is {eos!r}; expected one whole number, the id that ends a text."
         )
     scale = settings.values.get("logit_scale_init_value", 2.6592)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise CheckpointError(f"{settings.where}: logit_scale_init_value is {scale!r}; expected a number.")
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MOST_LOG_SCALE:
+        raise CheckpointError(
+            f"{settings.where}: logit_scale_init_value is {scale!r}; expected a number, a logarithm of at most"
+            f" {MOST_LOG_SCALE} either way."
+        )
     try:
         return CLIPConfig(
             ViTConfig(**vision.numbers(VISION)),

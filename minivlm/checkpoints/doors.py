@@ -1,6 +1,7 @@
 """`load`, `read` and `save`: the same for every model. What differs is a `Format`."""
 
 import math
+import os
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         CheckpointError: anything about the folder is not as expected.
     """
-    form, config, tensors = _read(Path(path))
+    form, config, tensors = _read(_folder(path))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; your seed is not touched
         model = form.model(config)
     model.load_state_dict(tensors)
@@ -45,7 +46,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: anything about the folder is not as expected.
     """
-    _, config, tensors = _read(Path(path))
+    _, config, tensors = _read(_folder(path))
     return asdict(config), tensors
 
 
@@ -65,11 +66,17 @@ def save(model: nn.Module, path: str | Path, max_shard_size: int | None = None) 
         raise CheckpointError(
             f"max_shard_size is {max_shard_size!r}; expected a whole number of bytes, such as 5 * 10**9."
         )
+    path = _folder(path)
     form, model = _format_for(model)
     settings = form.write_config(model.config)
     config = form.read_config(Settings(settings, "the new config.json"))
     _check_same(model.config, config)
     tensors, expected, table = model.state_dict(), form.expected(config), form.table(config)
+    if empty := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise CheckpointError(
+            f"the model to be saved has no numbers: tensor {empty[0]!r} is on the meta device ({len(empty)} such)."
+            " Load or draw its weights first."
+        )
     for name, tensor in tensors.items():
         if name in expected and tensor.shape != expected[name].shape:
             raise CheckpointError(
@@ -79,7 +86,14 @@ def save(model: nn.Module, path: str | Path, max_shard_size: int | None = None) 
     theirs = table.to_theirs(tensors)
     table.to_ours(theirs, expected, dict.fromkeys(theirs, "the model to be saved"))  # for its checks
     settings["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    folder.write(Path(path), settings, theirs, max_shard_size)
+    folder.write(path, settings, theirs, max_shard_size)
+
+
+def _folder(path: Any) -> Path:
+    """The folder meant; an empty name means the current one, by its whole name, so that a message can tell."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise CheckpointError(f"path is {path!r}; expected the name of a folder.")
+    return Path.cwd() if Path(path) == Path() else Path(path)
 
 
 def _read(path: Path) -> tuple[Format, Any, dict[str, Tensor]]:

@@ -45,8 +45,8 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         CheckpointError: there is no such folder or file, or it is damaged.
     """
-    if not folder.is_dir():
-        is_what = "is a file" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):  # unlike pathlib's, False for a name that no folder can have
+        is_what = "is a file" if os.path.exists(folder) else "does not exist"
         raise CheckpointError(
             f"{folder} {is_what}; expected a folder with {CONFIG} and {WEIGHTS}. Nothing is downloaded."
         )
@@ -65,11 +65,12 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not (folder / INDEX).exists():
         raise CheckpointError(_no_weights(folder))
     index = read_json(folder / INDEX).get("weight_map")
-    names = set(index.values()) if isinstance(index, dict) else set()
-    if not names or not all(isinstance(n, str) and Path(n).name == n and n.endswith(".safetensors") for n in names):
+    files = list(index.values()) if isinstance(index, dict) else []
+    if not files or not all(isinstance(n, str) and Path(n).name == n and n.endswith(".safetensors") for n in files):
         raise CheckpointError(
             f"{folder / INDEX}: weight_map must name a safetensors file of this folder for each tensor; got {index!r:.200}."
         )
+    names = set(files)
     if lost := sorted(name for name in names if not (folder / name).exists()):
         raise CheckpointError(
             f"{folder}: {', '.join(lost)} missing; {INDEX} names {len(names)} files. Copy all of them."
@@ -118,10 +119,20 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
         most: largest size of one file in bytes, as far as single tensors allow; None: one file.
 
     Raises:
-        CheckpointError: `folder` is a file, or holds files that are no checkpoint's; they would be lost.
+        CheckpointError: `folder` is a file, cannot be written, or holds files that are no checkpoint's; they would be lost.
     """
-    _check_replaceable(folder)
     shards = _shards(tensors, most)
+    try:
+        target = folder.resolve()  # a link stays one
+        _check_replaceable(target)
+        _write(target, config, tensors, shards)
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:  # a loop of links, a name with a null byte
+        raise CheckpointError(f"{folder} cannot be written ({error}). Choose another folder; nothing was changed.") from error
+
+
+def _write(folder: Path, config: Mapping, tensors: Mapping[str, Tensor], shards: list[dict[str, Tensor]]) -> None:
     with _replacing(folder) as new:
         (new / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         names = [WEIGHTS]

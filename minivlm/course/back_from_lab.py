@@ -16,17 +16,23 @@ BUILT_ID = re.compile("[0-9a-f]{12}")  # the builder's ids; Lab gives a new cell
 def from_lab(course: Course, name: str, header: sources.HeaderText = sources.survey_header) -> list[str]:
     """Update a source and the package from an edited notebook. Returns what changed, in words.
 
-    Cells are recognised by their ids, which Lab keeps.
+    Cells are recognised by their ids, which Lab keeps; those that were brought back since the last build by their text.
 
     Raises CourseError for a notebook that was built from another state of the source or the package, a changed header
     cell, or an include cell that no longer defines what it should.
     """
     path = course.source(name)
-    source = sources.parse(path.read_text(encoding="utf-8"))
+    source = sources.parse(course.text(name))
     built = sources.build(course, name, header)
     known = {shown.id: (old, shown) for old, shown in zip(source.cells, built.cells, strict=True)}
     edited = read(course.notebook(name))
-    refuse_older_builds(edited.cells, set(known))
+    if unnamed := [cell for cell in edited.cells if "id" not in cell]:
+        raise CourseError(
+            f"{course.notebook(name)} has cells without ids ({describe(unnamed[0])}), by which they are recognised. What saved "
+            f"it leaves them out; copy your changes into {path} by hand, and edit in JupyterLab."
+        )
+    recognise(edited.cells, known)
+    refuse_older_builds(name, edited.cells, set(known))
 
     changed: list[str] = []
     cells: list[NotebookNode] = []
@@ -44,18 +50,34 @@ def from_lab(course: Course, name: str, header: sources.HeaderText = sources.sur
         changed.append(f"{path.name}: cells in another order")
     source.cells = cells
     text = sources.unparse(source)
-    if text != path.read_text(encoding="utf-8"):
+    if text != course.text(name):
         write(path, text)
     return changed
 
 
-def refuse_older_builds(cells: list[NotebookNode], known: set[str]) -> None:
+def recognise(cells: list[NotebookNode], known: dict[str, tuple[NotebookNode, NotebookNode]]) -> None:
+    """Give cells that say what the source says by now, under another id, the id of that: nothing of them is to bring back."""
+    given = {cell.id for cell in cells}
+    free = [shown for id, (_, shown) in known.items() if id not in given]
+    for cell in cells:
+        if cell.id not in known and (same := next((shown for shown in free if says(shown) == says(cell)), None)):
+            free.remove(same)
+            cell.id = same.id
+
+
+def says(cell: NotebookNode) -> tuple[str, str, dict]:
+    return cell.cell_type, cell.source, sources.options_from(cell.metadata)
+
+
+def refuse_older_builds(name: str, cells: list[NotebookNode], known: set[str]) -> None:
     """Raise CourseError if a cell was built from what is no longer the source: bringing it back would undo that change."""
     for cell in cells:
         if BUILT_ID.fullmatch(cell.id) and cell.id not in known:
             raise CourseError(
-                f"the cell ({describe(cell)}) was built from an older source or package text. Put those back first "
-                "(git stash), bring the notebook's changes back, then redo yours (git stash pop)."
+                f"the cell ({describe(cell)}) was built from an older source or package text. Either you brought changes back "
+                f"already and have not built since: then copy this cell's text, run python -m minivlm build {name}, and paste "
+                "it. Or source or package changed after the build: then put those aside (git stash push -- minivlm "
+                f"notebooks/src), run python -m minivlm build --from-lab {name}, commit, and redo yours (git stash pop)."
             )
 
 

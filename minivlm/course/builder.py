@@ -54,7 +54,7 @@ def check(course: Course, name: str, header: sources.HeaderText = sources.survey
     """What is out of step between a source, the package and the stored notebook; nothing is run."""
     if not course.source(name).exists():
         return [f"{course.notebook(name)} has no source {course.source(name)}"]
-    text = course.source(name).read_text(encoding="utf-8")
+    text = course.text(name)
     found = []
     if sources.unparse(sources.parse(text)) != text:
         found.append(f"{course.source(name)} is not written as jupytext writes it; put it right with --tidy")
@@ -65,7 +65,7 @@ def check(course: Course, name: str, header: sources.HeaderText = sources.survey
 
 def has_outputs(notebook: NotebookNode) -> bool:
     """True if every code cell that has code was run."""
-    return all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip())
+    return all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip())
 
 
 def build(
@@ -103,8 +103,7 @@ def build(
 
 def tidy(course: Course, name: str) -> bool:
     """Rewrite a source as jupytext writes it. Returns whether that changed anything."""
-    path = course.source(name)
-    text = path.read_text(encoding="utf-8")
+    path, text = course.source(name), course.text(name)
     tidied = sources.unparse(sources.parse(text))
     if tidied != text:
         write(path, tidied)

@@ -1,5 +1,6 @@
 """Run a notebook's cells in a fresh kernel, with a hook for progress."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,19 @@ class ListeningClient(NotebookClient):
     """An nbclient that passes each printed text on while the cell still runs."""
 
     listener: Listener | None = None
+    main: asyncio.Task | None = None
+    stopped = False
+
+    async def async_start_new_kernel(self, **kwargs) -> None:
+        self.main = asyncio.current_task()
+        await super().async_start_new_kernel(**kwargs)
+
+    async def _async_cleanup_kernel(self) -> None:
+        if asyncio.current_task() is not self.main:  # nbclient's handler of SIGINT and SIGTERM, while a cell runs
+            self.stopped = True
+            self.shutdown_kernel = "immediate"  # asked kindly, it prints a traceback of its own
+        if self.km is not None:
+            await super()._async_cleanup_kernel()
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> NotebookNode | None:
         if self.listener is not None and msg["msg_type"] == "stream":
@@ -72,4 +86,9 @@ def execute(
             **hooks,
         )
         client.listener = on_text
-        client.execute(env={**environment, **private})
+        try:
+            client.execute(env={**environment, **private})
+        except BaseException:
+            if client.stopped:
+                raise KeyboardInterrupt from None
+            raise

@@ -1,5 +1,6 @@
 """Where the course's files lie, how one is written, and the error that a wrong request gets."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ class Course:
     def notebook(self, name: str) -> Path:
         return self.notebooks / f"{name}.ipynb"
 
+    def text(self, name: str) -> str:
+        """The text of a source. Raises CourseError if there is none."""
+        try:
+            return self.source(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise CourseError(f"{name} has no source: {self.source(name)} does not exist") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CourseError(f"{self.source(name)} cannot be read as text: {error}") from error
+
     def names(self) -> list[str]:
         """Every notebook that has a source or is built, in reading order."""
         found = {path.stem for path in self.sources.glob("*.py")} | {path.stem for path in self.notebooks.glob("*.ipynb")}
@@ -66,16 +76,28 @@ class Course:
 
 
 def matching(text: str, names: list[str]) -> list[str]:
-    """Names meant by a text: first exactly, then by the whole number or title, then by how either begins."""
+    """Names meant by a text: first exactly, then by the whole number or title, then by how either begins.
+
+    `1` means `01`, and `CLIP` means `clip`.
+    """
+    text = text.zfill(2) if text.isdecimal() else text.casefold()
+    if not text:
+        return []
     for test in (
         lambda name: name == text,
         lambda name: text in name.split("_", 1),
         lambda name: name.startswith(text) or name.partition("_")[2].startswith(text),
     ):
-        meant = [name for name in names if test(name)]
+        meant = [name for name in names if test(name.casefold())]
         if meant:
             return meant
     return []
+
+
+def require(what: str, *packages: str) -> None:
+    """Raise CourseError, saying how to install them, unless these packages of the extra `site` are there."""
+    if not all(importlib.util.find_spec(name) for name in packages):
+        raise CourseError(f'{what} needs a few more packages: python -m pip install -e ".[site]"')
 
 
 def read(path: Path) -> NotebookNode:
@@ -91,6 +113,6 @@ def read(path: Path) -> NotebookNode:
 def write(path: Path, text: str) -> None:
     """Write a text file whole or not at all: under a temporary name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two runs may write into one folder
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

@@ -9,6 +9,7 @@ from minivlm.course.files import Course, CourseError
 
 FIRST = "00a_start_here"
 TRIES = 50
+FIRST_OF_ALL = 1024  # that a user who is not root may serve
 
 
 def is_free(port: int) -> bool:
@@ -30,6 +31,8 @@ def free_port(first: int, tries: int = TRIES) -> int:
     for port in range(first, min(last, 65535) + 1):
         if is_free(port):
             return port
+    if last < FIRST_OF_ALL:
+        raise CourseError(f"--port {first}: ports below {FIRST_OF_ALL} are the system's on most machines; give a higher one")
     raise CourseError(
         f"no free port from {first} to {last}. Close a JupyterLab that still runs (jupyter lab list shows them) or give "
         "another port: python -m minivlm lab --port 9999"

@@ -7,8 +7,8 @@
     lesson.expect(0.91 - 0.62, at_least=0.1, what="the gain from captions")
 
 The environment chooses: MINIVLM_PRESET (cpu, gpu, smoke), MINIVLM_SEED, MINIVLM_ARMS (lesson, all), MINIVLM_RESULTS (a
-file to which `record` appends). The preset `smoke` takes a few steps, only to see that every cell runs: claims are
-recorded and not asserted.
+file to which `record` appends; a relative one is meant from the checkout). The preset `smoke` takes a few steps, only to
+see that every cell runs: claims are recorded and not asserted.
 """
 
 import json
@@ -19,17 +19,9 @@ from typing import Any
 
 import torch
 
-PRESETS = ("cpu", "gpu", "smoke")
-ARMS = ("lesson", "all")
+from minivlm.course import environment
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def from_environment(name: str, choices: tuple[str, ...], default: str) -> str:
-    """One of `choices`. Raises ValueError for anything else, naming them."""
-    value = os.environ.get(name) or default
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}")
-    return value
 
 
 class Lesson:
@@ -39,14 +31,15 @@ class Lesson:
     """
 
     def __init__(self, name: str) -> None:
-        """Raises ValueError if the environment asks for a preset, a seed or arms that do not exist."""
+        """Raises ValueError for a preset, a seed or arms that do not exist, or a file of results that cannot be written."""
         self.name = name
-        self.preset = from_environment("MINIVLM_PRESET", PRESETS, "gpu" if torch.cuda.is_available() else "cpu")
-        self.arms = from_environment("MINIVLM_ARMS", ARMS, "lesson")
-        seed = os.environ.get("MINIVLM_SEED") or "0"
-        if not seed.isdecimal():
-            raise ValueError(f"MINIVLM_SEED={seed!r}: give a whole number, 0 or more")
-        self.seed = int(seed)
+        self.preset = environment.choice(
+            os.environ, "MINIVLM_PRESET", environment.PRESETS, "gpu" if torch.cuda.is_available() else "cpu"
+        )
+        self.arms = environment.choice(os.environ, "MINIVLM_ARMS", environment.ARMS, "lesson")
+        self.seed = environment.seed(os.environ)
+        if path := environment.results(os.environ, ROOT):
+            refuse_unwritable(path)
         self.device = torch.device("cuda" if self.preset == "gpu" and torch.cuda.is_available() else "cpu")
         if self.device.type == "cpu":
             torch.set_num_threads(1)
@@ -80,13 +73,13 @@ class Lesson:
         plain = {key: as_number(key, value) for key, value in numbers.items()}
         shown = ", ".join(f"{key} {value:.4g}" for key, value in plain.items())
         print(f"claim: {claim}" + (f" | {shown}" if shown else ""))
-        if path := os.environ.get("MINIVLM_RESULTS"):
+        if path := environment.results(os.environ, ROOT):
             about = {"notebook": self.name, "claim": claim, **self.circumstances()}
             if taken := sorted(set(plain) & set(about)):
                 raise ValueError(f"record: {', '.join(taken)} is a column of every row; choose another name for the number")
             row = about | plain
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as stream:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
 
     def circumstances(self) -> dict[str, Any]:
@@ -126,6 +119,15 @@ class Lesson:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise ValueError if this file could not be appended to: better before the training than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ValueError(f"MINIVLM_RESULTS={path}: cannot write there ({error.strerror}); name a file of your own") from error
 
 
 def as_number(name: str, value: Any) -> float | int:

@@ -1,6 +1,5 @@
 """The notebooks as web pages that need no network: sphinx, myst-nb and furo, with MathJax from docs/_static."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minivlm.course.files import Course, CourseError
+from minivlm.course.files import Course, CourseError, require
 
 
 def build_site(course: Course, out: Path) -> int:
@@ -18,8 +17,7 @@ def build_site(course: Course, out: Path) -> int:
 
     Raises CourseError if sphinx is not installed, if there is no notebook, or if `out` is not a folder of ours.
     """
-    if not all(importlib.util.find_spec(name) for name in ("sphinx", "myst_nb", "furo")):
-        raise CourseError('the site needs a few more packages: python -m pip install -e ".[site]"')
+    require("the site", "sphinx", "myst_nb", "furo")
     notebooks = sorted(course.notebooks.glob("*.ipynb"))
     if not notebooks:
         raise CourseError(f"no notebooks in {course.notebooks}; make them with: python -m minivlm build")

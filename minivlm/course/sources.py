@@ -109,7 +109,7 @@ def build(course: Course, name: str, header: HeaderText = survey_header) -> Note
 
     Raises CourseError, naming the cell, for an unknown option, tag, module or definition.
     """
-    source = parse(course.source(name).read_text(encoding="utf-8"))
+    source = parse(course.text(name))
     cells, seen = [], Counter()
     for number, cell in enumerate(source.cells, start=1):
         built = built_cell(course, cell, f"{name}, cell {number}", header)

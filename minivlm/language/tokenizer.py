@@ -9,6 +9,7 @@ spelled out (a `glue` token: no space here; a space byte: one more), so
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -40,7 +41,7 @@ class Tokenizer:
     def __init__(
         self, words: Iterable[str], specials: Sequence[str] = SPECIALS
     ) -> None:
-        words = list(words)
+        words = [words] if isinstance(words, str) else list(words)
         odd = [word for word in words if not re.fullmatch("[A-Za-z]+", word)]
         if odd or len(set(words)) != len(words):
             raise ValueError(
@@ -52,12 +53,15 @@ class Tokenizer:
                 f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS};"
                 f" got {specials}."
             )
+        if len(set(specials)) != len(specials) or not all(specials):
+            raise ValueError(f"specials must be distinct, none empty; got {specials}.")
         self.words, self.specials = words, list(specials)
         self._special_id = {text: i for i, text in enumerate(specials)}
         del self._special_id["<glue>"]  # nobody means it by typing it
         self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
+        longest_first = sorted(self._special_id, key=len, reverse=True)
         self._pieces = re.compile(
-            "|".join([*map(re.escape, self._special_id), " ?[A-Za-z]+", "."]), re.DOTALL
+            "|".join([*map(re.escape, longest_first), " ?[A-Za-z]+", "."]), re.DOTALL
         )
         self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
         self.pad, self.bos, self.glue, self.eos = range(len(SPECIALS))
@@ -125,17 +129,20 @@ class Tokenizer:
         """
         return [self.decode([i]) if i != self.glue else "<glue>" for i in ids]
 
-    def batch(self, texts: Sequence[str], length: int) -> Int[Tensor, "b t"]:
+    def batch(self, texts: Iterable[Any], length: int) -> Int[Tensor, "b t"]:
         """`<bos> text <eos>`, padded on the right to the longest of the batch.
 
         Raises:
-            TypeError: a single string.
+            TypeError: a single string, or something that is none.
             ValueError: no texts, an empty text, or one longer than `length` tokens.
         """
         if isinstance(texts, str):
             raise TypeError(
                 f"batch takes a list of texts; got one text: write [{texts!r}]."
             )
+        texts = list(texts)
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise TypeError(f"texts must be strings; got {odd[0]!r}.")
         rows = [[self.bos, *self.encode(text), self.eos] for text in texts]
         if not rows:
             raise ValueError("batch needs at least one text; got none.")

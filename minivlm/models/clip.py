@@ -40,7 +40,8 @@ class CLIPConfig:
         context: int = 32,
     ) -> "CLIPConfig":
         """The sizes this course trains; the default takes a minute on one core."""
-        sizes = {"width": width, "heads": max(1, width // 48), "hidden": 2 * width}
+        heads = max(h for h in range(1, 1 + max(1, width // 48)) if width % h == 0)
+        sizes = {"width": width, "heads": heads, "hidden": 2 * width}
         vision = ViTConfig(image_size, patch_size=8, layers=layers, **sizes)
         text = TextConfig(
             vocab_size, context, layers=max(1, layers // 2), eot_id=eot_id, **sizes

@@ -67,8 +67,8 @@ class Block(nn.Module):
 
 @torch.no_grad()
 def init_transformer(blocks: nn.ModuleList, width: int) -> None:
-    """CLIP's start (openai/CLIP `model.py`): what is added to the residual stream
-    starts smaller the more layers add to it.
+    """The start of CLIP's text tower (openai/CLIP `model.py`), used for both here: what
+    is added to the residual stream starts smaller the more layers add to it.
 
     Standard deviations: `width**-0.5` into attention, `(2 width)**-0.5` into the MLP,
     and both outputs `width**-0.5 * (2 layers)**-0.5`, so that the stream's size does

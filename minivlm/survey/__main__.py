@@ -19,22 +19,38 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--header", metavar="NAME", help="print the header cell of a model's notebook")
     options = parser.parse_args(arguments)
 
-    if options.header:
-        print(header(options.header))
+    if options.header is not None:
+        try:
+            print(header(options.header))
+        except KeyError as error:
+            return refuse(error.args[0])
         return 0
     file = options.write or options.check
     if file is None:
         print(table())
         return 0
-    old = file.read_text(encoding="utf-8")
-    new = refresh(old, table())
+    try:
+        old = file.read_text(encoding="utf-8")
+        new = refresh(old, table())
+    except OSError as error:
+        return refuse(f"{file}: {error.strerror}")
+    except ValueError as error:  # a UnicodeDecodeError is one
+        return refuse(f"{file}: {error}")
     if options.check:
         if new != old:
             print(f"{file} is stale: run python -m minivlm.survey --write {file}", file=sys.stderr)
         return int(new != old)
     if new != old:
-        file.write_text(new, encoding="utf-8", newline="\n")
+        try:
+            file.write_text(new, encoding="utf-8", newline="\n")
+        except OSError as error:
+            return refuse(f"{file}: {error.strerror}")
     return 0
+
+
+def refuse(why: str) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

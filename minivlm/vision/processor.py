@@ -3,10 +3,14 @@ a model was trained with.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+#: How far outside [0, 1] a picture may lie: resizing and dividing round a little.
+ROUNDING = 1e-4
 
 #: Mean and standard deviation per channel that OpenAI's CLIP was trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -37,9 +41,18 @@ class ImageProcessor:
     does.
     """
 
-    size: int
+    size: Any
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size is a whole number of pixels; got {self.size!r}.")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(
+                "mean and std have one number a channel, std above 0;"
+                f" got {self.mean} and {self.std}."
+            )
 
     def __call__(self, images: Tensor) -> Float[Tensor, "b c size size"]:
         """Check, resize, crop and normalise.
@@ -78,7 +91,7 @@ def check_images(images: Tensor, channels: int = 3) -> None:
             f" got {tuple(images.shape)}.{hint}"
         )
     low, high = images.aminmax()
-    if not (low >= 0 and high <= 1):
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(
             f"images must lie in [0, 1]; got values from {low:.3g} to {high:.3g}."
             " Divide 0..255 pictures by 255; do not normalise twice."

@@ -56,8 +56,8 @@ def patchify(
 class VisionTransformer(nn.Module):
     """Patches and one class token through a transformer (Dosovitskiy et al. 2020).
 
-    CLIP's two changes: patches are projected without a bias, and there is a LayerNorm
-    *before* the blocks as well (Radford et al. 2021, section 2.4).
+    CLIP's two changes: there is a LayerNorm *before* the blocks as well (Radford et al.
+    2021, section 2.4), and patches are projected without a bias (openai/CLIP's code).
     """
 
     def __init__(self, config: ViTConfig) -> None:

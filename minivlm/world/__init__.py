@@ -12,7 +12,7 @@ from minivlm.world.scenes import Scenes, compose, draw_scenes, generator
 from minivlm.world.splits import HELD_OUT, SEEN, all_pairs, pair_name
 
 #: Version of everything that decides what a scene, a picture or a caption is; part of every stored result.
-VERSION = "0.1"
+VERSION = "0.2"
 
 __all__ = [
     "COLOURS",

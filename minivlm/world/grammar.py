@@ -1,5 +1,7 @@
 """Scenes -> sentences. Every caption is true of its scene; which of the true ones is said is the generator's choice."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
@@ -46,7 +48,11 @@ class Captions:
         detail: probability of each optional detail (size, place or relation).
     """
 
-    def __init__(self, rng: np.random.Generator, frames: tuple[str, ...] = FRAMES, detail: float = 0.4) -> None:
+    def __init__(self, rng: np.random.Generator, frames: Sequence[str] = FRAMES, detail: int | float = 0.4) -> None:
+        if isinstance(frames, str) or not frames or any(frame.count("{}") != 1 for frame in frames):
+            raise ValueError(f"frames are texts with one {{}} each, at least one of them; got {frames!r}.")
+        if not 0 <= detail <= 1:
+            raise ValueError(f"detail is a probability, from 0 to 1; got {detail}.")
         self.rng, self.frames, self.detail = rng, frames, detail
 
     def __call__(self, scenes: Scenes) -> list[str]:

@@ -6,6 +6,7 @@ exact at every resolution: a pixel's coverage is `0.5 - distance in pixels`, cut
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,7 +49,7 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
     """Inside at least four of the five half-planes of a pentagram: the second largest distance decides."""
     first = second = None
     for k in range(5):
-        angle = math.tau * k / 5 + math.pi / 2
+        angle = math.tau * k / 5 - math.pi / 2  # one tip up: the plane opposite to it faces down
         plane = x * math.cos(angle) + y * math.sin(angle)
         if first is None:
             first, second = plane, torch.full_like(plane, -torch.inf)
@@ -76,16 +77,16 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def render(
-    scenes: Scenes, height: int, width: int | None = None, device: str | torch.device = "cpu"
+    scenes: Scenes, height: Any, width: Any = None, device: str | torch.device = "cpu"
 ) -> Float[Tensor, "b 3 h w"]:
     """Draw scenes: RGB in [0, 1], `height` x `width` pixels (square by default), on `device`.
 
     Raises:
-        ValueError: a side of less than one pixel.
+        ValueError: a side that is not a whole number of at least one pixel.
     """
     width = height if width is None else width
-    if height < 1 or width < 1:
-        raise ValueError(f"a picture needs at least 1 x 1 pixels; got height={height}, width={width}.")
+    if not (isinstance(height, int) and isinstance(width, int)) or height < 1 or width < 1:
+        raise ValueError(f"a picture needs at least 1 x 1 pixels, in whole numbers; got height={height}, width={width}.")
     device = torch.device(device)
     step = max(1, CPU_CHUNK // (height * width)) if device.type == "cpu" else len(scenes)
     images = torch.empty(len(scenes), 3, height, width, device=device)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +46,20 @@ class Scenes:
     def __len__(self) -> int:
         return self.shape.shape[0]
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Scenes:
-        """Scenes at `index`; always a batch, also for a single number."""
-        index = slice(index, index + 1 or None) if isinstance(index, int) else index
+    def __getitem__(self, index: Any) -> Scenes:
+        """Scenes at `index` (a number, a slice, a list or tensor of numbers, a mask): always a batch, even if of one.
+
+        Raises:
+            IndexError: a single number beyond the batch.
+        """
+        try:
+            number = operator.index(index)
+        except TypeError:
+            pass
+        else:
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"scene {number} of {len(self)}: the numbers run from 0 to {len(self) - 1}.")
+            index = [number % len(self)]
         return Scenes(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def counts(self) -> Int[Tensor, "b"]:
@@ -54,15 +68,25 @@ class Scenes:
 
     @staticmethod
     def join(parts: Sequence[Scenes]) -> Scenes:
-        """One batch from several with the same number of slots."""
+        """One batch from several.
+
+        Raises:
+            ValueError: nothing to join, or batches with different numbers of slots.
+        """
+        slots = {part.present.shape[1] for part in parts}
+        if len(slots) != 1:
+            raise ValueError(
+                f"join needs batches with the same number of slots; got {sorted(slots) or 'no batch'}."
+                " Draw with slots=... to give each the same."
+            )
         return Scenes(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Scenes)})
 
 
 def draw_scenes(
     rng: np.random.Generator,
     n: int,
-    objects: tuple[int, int] = (1, 3),
-    pairs: Sequence[tuple[int, int]] = SEEN,
+    objects: Any = (1, 3),
+    pairs: Iterable[Any] = SEEN,
     slots: int | None = None,
 ) -> Scenes:
     """Draw `n` scenes of `objects[0]` to `objects[1]` objects that do not touch, each of a colour-shape pair in `pairs`.
@@ -73,7 +97,10 @@ def draw_scenes(
     Raises:
         ValueError: no scenes, no pairs, more than 4 objects (they would not fit), or fewer slots than objects.
     """
+    if not (isinstance(objects, Sequence) and len(objects) == 2 and all(isinstance(o, int) for o in objects)):
+        raise ValueError(f"objects is a pair of whole numbers (least, most), such as (1, 3); got {objects!r}.")
     low, high = objects
+    pairs = [tuple(pair) for pair in pairs]
     slots = high if slots is None else slots
     if n < 1 or not pairs:
         raise ValueError(f"draw_scenes needs at least one scene and one pair; got n={n} and {len(pairs)} pairs.")
@@ -81,7 +108,7 @@ def draw_scenes(
         raise ValueError(f"objects=(least, most) must satisfy 1 <= least <= most <= 4, so that they fit; got {objects}.")
     if slots < high:
         raise ValueError(f"slots={slots} is fewer than the {high} objects a scene may have.")
-    strangers = set(map(tuple, pairs)) - set(all_pairs())
+    strangers = set(pairs) - set(all_pairs())
     if strangers:
         raise ValueError(f"pairs are (colour index, shape index) below ({len(COLOURS)}, {len(SHAPES)}); got {strangers}.")
 
@@ -128,25 +155,34 @@ def _place(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, n
     return position * present[..., None], size * present
 
 
-def compose(*objects: Mapping[str, object], background: tuple[float, float, float] = (0.94, 0.94, 0.94)) -> Scenes:
+def compose(*objects: Any, background: Any = (0.94, 0.94, 0.94)) -> Scenes:
     """One scene by hand: `compose(dict(colour="red", shape="star", x=0.3, y=0.5, size=0.2), ...)`.
 
     `x`, `y` (default 0.5) and `size` (default 0.2, a radius as a fraction of the shorter side) may be left out.
 
     Raises:
-        ValueError: no object, an unknown colour, shape or key, a size that is not positive, a centre outside the image.
+        ValueError: no object, an unknown colour, shape or key, a size that is not positive, a centre outside the image, a
+            background that is not three numbers from 0 to 1.
     """
     if not objects:
         raise ValueError('compose needs at least one object, for example dict(colour="red", shape="star").')
+    rgb = tuple(background) if isinstance(background, Sequence) and not isinstance(background, str) else ()
+    if len(rgb) != 3 or not all(isinstance(c, int | float) and 0 <= c <= 1 for c in rgb):
+        raise ValueError(f"background is red, green and blue, each from 0 to 1; got {background!r}.")
     palette, rows = list(COLOURS), []
     for thing in objects:
+        if not isinstance(thing, Mapping):
+            raise ValueError(f'an object is a dict, such as dict(colour="red", shape="star"); got {thing!r}.')
         row = {"x": 0.5, "y": 0.5, "size": 0.2, **thing}
         if set(row) != {"colour", "shape", "x", "y", "size"}:
             raise ValueError(f"an object has colour, shape and, if you like, x, y, size; got {sorted(thing)}.")
         if row["colour"] not in palette or row["shape"] not in SHAPES:
             raise ValueError(f"no {row['colour']} {row['shape']} here: colours {palette}, shapes {list(SHAPES)}.")
-        if not (row["size"] > 0 and 0 <= row["x"] <= 1 and 0 <= row["y"] <= 1):
-            raise ValueError(f"size must be positive, x and y within [0, 1]; got {thing}.")
+        numbers = [row["x"], row["y"], row["size"]]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"x, y and size are numbers; got {dict(thing)}.")
+        if not (0 < row["size"] < math.inf and 0 <= row["x"] <= 1 and 0 <= row["y"] <= 1):
+            raise ValueError(f"size must be positive, x and y within [0, 1]; got {dict(thing)}.")
         rows.append(row)
     return Scenes(
         colour=torch.tensor([[palette.index(row["colour"]) for row in rows]]),

@@ -16,6 +16,7 @@
 # %%
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -32,13 +33,13 @@ lesson = Lesson("00a_start_here")
 print(lesson)
 
 # %% [markdown]
-# The last line is the same in every notebook. `preset` says how much is trained: `cpu` is about two minutes on one core,
-# `gpu` uses one, `smoke` only checks that everything runs. Set `MINIVLM_PRESET` and `MINIVLM_SEED` to change it.
+# The last line is the same in every notebook. `preset` says how much is trained: `cpu` is made for about two minutes on one
+# core, `gpu` is larger, `smoke` only checks that everything runs. Set `MINIVLM_PRESET` and `MINIVLM_SEED` to change it.
 #
 # ## The family
 #
 # Each model of the course is an answer to one question: *how does what was seen get into what is said?* Lines go from
-# parents to children, colours are kinds of answers. Filled boxes have a notebook already.
+# parents to children in the parent's colour, lanes are kinds of answers. Filled boxes have a notebook already.
 
 # %% alt="Family tree of the 21 models on a time axis from 2021 to 2025, in six lanes by how vision and language are joined, with lines from parents to children."
 plots.genealogy()
@@ -86,7 +87,7 @@ print(scenes[0])
 # %% [markdown]
 # **It is your world as well.** Put things where you like:
 
-# %% alt="A composed picture: a large yellow circle above a green triangle, with a small red star in the corner."
+# %% alt="A composed picture: a yellow circle above a green triangle, with a small red star in the corner."
 mine = world.compose(
     dict(colour="yellow", shape="circle", x=0.5, y=0.3, size=0.18),
     dict(colour="green", shape="triangle", x=0.5, y=0.7, size=0.28),
@@ -191,11 +192,11 @@ tokenizer.batch(["a red star and a blue ring and a green moon"], length=8)
 # %% [markdown]
 # ## What two minutes buy
 #
-# Open [01 · CLIP](01_clip.ipynb). It builds two small transformers, shows them pictures of this world with their captions
-# for about a minute, and then asks for the names of pictures of *outlined* pairs, the ones no training picture showed. Before
+# Open [01 · CLIP](01_clip.ipynb). It builds two small transformers, shows them pictures of this world with their captions,
+# and then asks for the names of pictures of *outlined* pairs, the ones no training picture showed. Before
 # you run it: chance is 1 in 64. What do you expect?
 #
-# Every notebook goes the same way: the idea in one picture; the parts, each run at once on something small; proof that
+# Every notebook goes the same way: the idea in one picture; the parts, each run at once on something small; a check that
 # the code computes what the reference implementation computes; training; a look at what came out, failures too; the
 # paper's claim, measured against a model without the idea; exercises.
 #

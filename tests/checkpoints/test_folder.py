@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minivlm import checkpoints
-from minivlm.checkpoints import CheckpointError, folder
+from minivlm.checkpoints import CheckpointError, doors, folder
 from tests.checkpoints.helpers import edit_config, edit_tensors, small_clip
 
 
@@ -226,7 +226,8 @@ def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch, earlier, e
         save_file(tensors, file, metadata)
 
     monkeypatch.setattr(folder, "save_file", failing)
-    with pytest.raises(type(error)):
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CheckpointError
+    with pytest.raises(expected, match=str(error) or None):
         checkpoints.save(small_clip(1), path, max_shard_size=4000)
     assert len(calls) == 3
     assert [p.name for p in tmp_path.iterdir()] == (["clip"] if earlier else [])
@@ -244,7 +245,7 @@ def test_a_failing_rename_brings_the_earlier_one_back(tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(folder.os, "rename", failing)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(no\)"):
         checkpoints.save(small_clip(1), path)
     assert contents(path) == before
     assert [p.name for p in tmp_path.iterdir()] == ["clip"]
@@ -279,3 +280,58 @@ def test_a_file_is_no_folder(tmp_path):
 
 def test_files_can_be_read_by_whoever_can_read_the_config(saved):
     assert len({file.stat().st_mode for file in saved.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_stays_one(tmp_path, there):
+    (tmp_path / "links").mkdir()
+    link, path = tmp_path / "links" / "clip", tmp_path / "clip"
+    link.symlink_to(path)
+    if there:
+        checkpoints.save(small_clip(0), path)
+    checkpoints.save(small_clip(1), link)
+    assert link.is_symlink()
+    assert [p.name for p in link.parent.iterdir()] == ["clip"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip", "links"]
+    assert torch.equal(checkpoints.read(path)[1]["log_scale"], small_clip(1).log_scale)
+
+
+@pytest.mark.parametrize("name", ["file/clip", "loop", "x" * 300, "a\0b"])
+def test_impossible_folders(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CheckpointError, match="cannot be written|is a file"):
+        checkpoints.save(small_clip(), tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
+    refuses(tmp_path / name, "does not exist")
+
+
+def test_no_folder_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for door in (checkpoints.load, checkpoints.read, lambda path: checkpoints.save(small_clip(), path)):
+        with pytest.raises((CheckpointError, TypeError), match="path"):  # in the tests, types are checked first
+            door(None)
+    with pytest.raises(CheckpointError, match="path is None; expected the name of a folder"):
+        doors._folder(None)
+    for here in ("", "."):
+        refuses(here, str(tmp_path / "config.json"))
+
+
+def test_a_model_without_numbers(tmp_path):
+    with pytest.raises(CheckpointError, match="is on the meta device"):
+        checkpoints.save(small_clip().to("meta"), tmp_path / "clip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [1000, -1000, 10**400, float("nan"), float("inf"), "2"])
+def test_a_scale_that_is_no_number_to_compute_with(saved, scale):
+    edit_config(saved, logit_scale_init_value=scale)
+    refuses(saved, "logit_scale_init_value is .* expected a number")
+
+
+@pytest.mark.parametrize("value", [["a.safetensors"], {}, None, 3])
+def test_an_index_whose_files_are_not_names(sharded, value):
+    index = json.loads((sharded / folder.INDEX).read_text())
+    index["weight_map"]["logit_scale"] = value
+    (sharded / folder.INDEX).write_text(json.dumps(index))
+    refuses(sharded, "weight_map must name a safetensors file")

@@ -1,8 +1,12 @@
 """Sources to notebooks and back, on a small course. Only the last tests start a kernel."""
 
+import importlib.util
+import subprocess
+
 import nbformat
 import pytest
 
+from minivlm.__main__ import main
 from minivlm.course import builder, commands, sources
 from minivlm.course.back_from_lab import from_lab
 from minivlm.course.definitions import package_text, parse_include
@@ -172,6 +176,81 @@ def test_from_lab_undoes_no_newer_change(course):
     with pytest.raises(CourseError, match=r"include of minivlm.toy:HEADS, attend\) was built from an older"):
         from_lab(course, "01_toy", header)
     assert "q + k" in toy.read_text()
+
+
+def edit_in_lab(course, index, text):
+    notebook = read(course.notebook("01_toy"))
+    notebook.cells[index].source = text
+    save(course, notebook)
+
+
+def test_from_lab_a_second_time_without_a_build(course):
+    save(course, sources.build(course, "01_toy", header))
+    notebook = read(course.notebook("01_toy"))
+    notebook.cells[1].source = "## Build\n\nBetter text."
+    notebook.cells.append(nbformat.v4.new_code_cell("new = 1", id="an-id-that-lab-gave-to-a-new-cell"))
+    save(course, notebook)
+    assert from_lab(course, "01_toy", header)
+    text = course.source("01_toy").read_text()
+    assert from_lab(course, "01_toy", header) == [], "there is nothing more"
+    edit_in_lab(course, 2, "import cmath")
+    (changed,) = from_lab(course, "01_toy", header)
+    assert "import cmath" in changed
+    assert course.source("01_toy").read_text() == text.replace("import math", "import cmath")
+    edit_in_lab(course, 2, "import random")
+    with pytest.raises(CourseError, match=r"brought changes back already and have not built since.*minivlm build 01_toy"):
+        from_lab(course, "01_toy", header)
+
+
+def test_from_lab_advice_of_git_works(course):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *words], cwd=course.root, check=True, capture_output=True)
+
+    save(course, sources.build(course, "01_toy", header))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "built")
+    edit_in_lab(course, 2, "import cmath")
+    toy = course.root / "minivlm" / "toy.py"
+    toy.write_text(toy.read_text().replace("q * k", "q + k"))
+    with pytest.raises(CourseError) as caught:
+        from_lab(course, "01_toy", header)
+    stash = "git stash push -- minivlm notebooks/src"
+    assert stash in str(caught.value)
+    git(*stash.split()[1:])
+    assert len(from_lab(course, "01_toy", header)) == 1
+    git("commit", "-am", "from Lab")
+    git("stash", "pop")
+    assert "import cmath" in course.source("01_toy").read_text()
+    assert "q + k" in toy.read_text()
+
+
+def test_from_lab_needs_ids(course):
+    notebook = sources.build(course, "01_toy", header)
+    for cell in notebook.cells:
+        del cell["id"]
+    notebook.nbformat_minor = 4
+    save(course, notebook)
+    with pytest.raises(CourseError, match="cells without ids"):
+        from_lab(course, "01_toy", header)
+    assert "id differs" in builder.check(course, "01_toy", header)[0]
+
+
+@pytest.mark.parametrize("action", [builder.build, builder.tidy, from_lab])
+def test_a_missing_source_is_named(course, action):
+    save(course, sources.build(course, "01_toy", header))
+    course.source("01_toy").unlink()
+    with pytest.raises(CourseError, match=r"01_toy has no source: .*01_toy.py does not exist"):
+        action(course, "01_toy")
+
+
+@pytest.mark.parametrize("option", [[], ["--check"], ["--tidy"], ["--from-lab"]])
+def test_build_says_what_to_install(monkeypatch, capsys, option):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jupytext" else find(name))
+    assert main(["build", "00a", *option]) == 2
+    assert 'build needs a few more packages: python -m pip install -e ".[site]"' in capsys.readouterr().err
 
 
 def test_package_text_of_a_decorated_definition(course):

@@ -14,7 +14,10 @@ NAMES = ["00a_start_here", "00b_language_model", "01_clip", "03_blip", "04_blip2
         ("blip", ["03_blip"]),
         ("bli", ["03_blip", "04_blip2"]),
         ("00", ["00a_start_here", "00b_language_model"]),
+        ("1", ["01_clip"]),
+        ("CLIP", ["01_clip"]),
         ("99", []),
+        ("", []),
     ],
 )
 def test_matching(text, meant):
@@ -26,6 +29,9 @@ def test_unknown_notebook_lists_those_there_are(tmp_path):
     (tmp_path / "notebooks" / "src" / "01_clip.py").touch()
     with pytest.raises(CourseError, match=r"no notebook '99'. There are: 01_clip"):
         Course(tmp_path).choose(["99"])
+    for text in (".", "/", "notebooks/"):
+        with pytest.raises(CourseError, match="no notebook"):
+            Course(tmp_path).choose([text])
     assert Course(tmp_path).choose(["notebooks/01_clip.ipynb"]) == ["01_clip"]
 
 

@@ -36,6 +36,12 @@ def test_no_such_port(port):
         lab.free_port(port)
 
 
+def test_a_port_of_the_system(monkeypatch):
+    monkeypatch.setattr(lab, "is_free", lambda port: False)
+    with pytest.raises(CourseError, match="--port 80: ports below 1024 are the system's"):
+        lab.free_port(80)
+
+
 def test_command_opens_the_first_notebook(tmp_path):
     command = lab.command(Course(tmp_path), 9000, browser=False)
     assert "--LabApp.default_url=/lab/tree/notebooks/00a_start_here.ipynb" in command

@@ -58,6 +58,8 @@ def test_seed_makes_runs_repeat(monkeypatch):
         ("ARMS", "some", "choose one of lesson, all"),
         ("SEED", "-1", "give a whole number"),
         ("SEED", "one", "give a whole number"),
+        ("SEED", str(2**63), "below 2"),
+        ("RESULTS", "LICENSE/r.jsonl", "LICENSE/r.jsonl: cannot write there .* name a file of your own"),
     ],
 )
 def test_bad_environment(monkeypatch, name, value, words):
@@ -88,6 +90,20 @@ def test_record_prints_and_appends(monkeypatch, tmp_path, capsys):
         "n": 3,
     }
     assert len(rows) == 2
+
+
+def test_a_relative_file_of_results_lies_in_the_checkout(monkeypatch, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("MINIVLM_RESULTS", "results/r.jsonl")
+    Lesson("x").record("c", a=1)
+    assert (tmp_path / "results" / "r.jsonl").read_text().count("\n") == 1
+
+
+def test_the_largest_seed(monkeypatch):
+    monkeypatch.setenv("MINIVLM_SEED", str(2**63 - 1))
+    assert Lesson("x").seed == 2**63 - 1
 
 
 def test_circumstances_name_what_a_number_depends_on():

@@ -1,13 +1,19 @@
-"""Running notebooks: one kernel for each of the first two tests."""
+"""Running notebooks: one kernel for each of the first three tests."""
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from minivlm.__main__ import main
+from minivlm.course import runner
 from minivlm.course.files import Course, CourseError, read
 from minivlm.course.progress import Progress
 from minivlm.course.runner import Outcome, Settings, run, table
@@ -47,6 +53,80 @@ def test_run_of_a_failing_notebook(tmp_path, capsys):
     assert first.execution_count == 1
     assert second.outputs[-1].ename == "ZeroDivisionError"
     assert third.execution_count is None
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from minivlm.__main__ import main
+from minivlm.course.files import Course
+
+root = Path(sys.argv[1])
+Course.here = lambda: Course(root)
+sys.exit(main(["run", "--out", str(root / "out")]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another way of stopping")
+def test_stopping_says_so_and_keeps_what_there_is(tmp_path):
+    began = tmp_path / "began"
+    wait = f"print('so far')\nimport pathlib, time\npathlib.Path({str(began)!r}).touch()\ntime.sleep(60)"
+    store(tmp_path, "01_a", new_code_cell("x = 1"), new_code_cell(wait))
+    store(tmp_path, "02_b", new_code_cell("y = 1"))
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not began.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip() == "stopped"
+    (row,) = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (row["notebook"], row["status"], row["error"]) == ("01_a", "stopped", "cell 2: stopped")
+    assert read(tmp_path / "out" / "01_a.ipynb").cells[0].execution_count == 1
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """No notebook is run; the environment that it would have got."""
+    got = {}
+    monkeypatch.setattr(runner, "execute", lambda notebook, folder, environment, **hooks: got.update(environment))
+    for name in ("PRESET", "SEED", "ARMS", "RESULTS"):
+        monkeypatch.delenv(f"MINIVLM_{name}", raising=False)
+    return got
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SEED", "-1", "MINIVLM_SEED='-1': give a whole number, 0 or more"),
+        ("SEED", str(2**63), "below 2"),
+        ("PRESET", "tpu", "choose one of cpu, gpu, smoke"),
+        ("ARMS", "some", "choose one of lesson, all"),
+    ],
+)
+def test_bad_settings_start_no_kernel(tmp_path, monkeypatch, no_kernel, name, value, words):
+    monkeypatch.setenv(f"MINIVLM_{name}", value)
+    with pytest.raises(CourseError, match=words):
+        run(store(tmp_path, "01_a"), ["01_a"], tmp_path / "out", Settings())
+    assert not no_kernel
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_meant_from_where_the_command_is_given(tmp_path, monkeypatch, no_kernel):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIVLM_RESULTS", "r.jsonl")
+    assert run(store(tmp_path, "01_a"), ["01_a"], tmp_path / "out", Settings()) == 0
+    assert no_kernel["MINIVLM_RESULTS"] == str(tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize(("gpu", "lines"), [(True, 0), (False, 1)])
+def test_the_preset_gpu_without_a_gpu_is_said_to_take_long(tmp_path, monkeypatch, capsys, no_kernel, gpu, lines):
+    monkeypatch.setattr(runner, "has_gpu", lambda: gpu)
+    run(store(tmp_path, "01_a"), ["01_a"], tmp_path / "out", Settings(preset="gpu"))
+    said = capsys.readouterr().err
+    assert said.count("runs on the CPU and takes long\n") == said.count("\n") == lines
 
 
 def test_run_refuses_the_notebooks_folder(tmp_path):

@@ -159,3 +159,18 @@ def test_strange_text_does_not_fill_the_memory():
     for i in range(0, 110_000, 1000):
         tokenizer.encode(" ".join("x" + "".join(chr(97 + int(d)) for d in str(j)) for j in range(i, i + 1000)))
     assert len(tokenizer._known) <= 100_000
+
+
+def test_specials_are_distinct_and_the_longest_is_found():
+    with pytest.raises(ValueError, match="distinct"):
+        Tokenizer(["red"], (*SPECIALS, "<a>", "<a>"))
+    with pytest.raises(ValueError, match="none empty"):
+        Tokenizer(["red"], (*SPECIALS, ""))
+    tokenizer = Tokenizer(["red"], (*SPECIALS, "<im", "<image>"))
+    assert tokenizer.encode("<image>") == [5]
+
+
+def test_texts_that_are_none_say_so():
+    with pytest.raises(TypeError, match="strings"):
+        Tokenizer(["red"]).batch([1], 9)
+    assert Tokenizer(["red"]).batch((text for text in ["red"]), 9).shape == (1, 3)

@@ -110,3 +110,13 @@ def test_bad_images(images, error, words):
 def test_what_is_no_tensor():
     with pytest.raises(TypeError, match="must be a float tensor in .*; got ndarray"):
         inspect.unwrap(check_images)(np.zeros((1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("wrong", [dict(size=0), dict(size=2.5), dict(size=8, std=(1.0, 0.0, 1.0)), dict(size=8, mean=(0.5,))])
+def test_impossible_processors_say_why(wrong):
+    with pytest.raises(ValueError, match="got"):
+        ImageProcessor(**wrong)
+
+
+def test_rounding_just_outside_is_forgiven():
+    ImageProcessor(8)(torch.full((1, 3, 8, 8), 1.00001))

@@ -92,6 +92,12 @@ def test_captions_vary_and_repeat_for_the_same_seed():
     assert len(set(first)) > 20
 
 
+@pytest.mark.parametrize("wrong", [dict(frames="a {}"), dict(frames=()), dict(frames=("no place",)), dict(detail=7)])
+def test_odd_captions_say_why(wrong):
+    with pytest.raises(ValueError, match="got"):
+        world.Captions(world.generator("x"), **wrong)
+
+
 @pytest.mark.parametrize(("noun", "words"), [("orange star", "an orange star"), ("red star", "a red star")])
 def test_articles(noun, words):
     assert world.article(noun) == words

@@ -86,7 +86,7 @@ def test_a_scene_looks_the_same_alone_and_in_any_batch():
     assert torch.allclose(together[::10], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(0, 32), (32, 0), (-1, 5)])
+@pytest.mark.parametrize("size", [(0, 32), (32, 0), (-1, 5), (2.5, 5)])
 def test_empty_pictures_say_why(size):
     with pytest.raises(ValueError, match="at least 1 x 1"):
         world.render(world.draw_scenes(world.generator("x"), 1), *size)

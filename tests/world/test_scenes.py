@@ -20,7 +20,7 @@ def test_same_name_and_seed_same_scenes_on_every_machine():
     scenes = world.draw_scenes(world.generator("frozen", seed=3), 256)
     captions = world.Captions(world.generator("frozen words"))(scenes)
     exact = hashlib.sha256(scenes.colour.numpy().tobytes() + scenes.shape.numpy().tobytes() + "\n".join(captions).encode())
-    assert (world.VERSION, exact.hexdigest()[:16]) == ("0.1", "13c022f46c4bb4a9"), (
+    assert (world.VERSION, exact.hexdigest()[:16]) == ("0.2", "13c022f46c4bb4a9"), (
         "the world draws other scenes or captions than before: give it a new VERSION and update this hash"
     )
 
@@ -90,6 +90,8 @@ def test_indexing_and_joining():
         (dict(n=1, objects=(1, 9)), "they fit"),
         (dict(n=1, objects=(1, 3), slots=2), "slots=2"),
         (dict(n=1, pairs=[(8, 0)]), r"\(8, 0\)"),
+        (dict(n=1, objects=2), "a pair of whole numbers"),
+        (dict(n=1, objects=(1.5, 2)), "a pair of whole numbers"),
     ],
 )
 def test_impossible_requests_say_why(request_, words):
@@ -106,11 +108,41 @@ def test_impossible_requests_say_why(request_, words):
         (dict(colour="red", shape="star", size=float("nan")), "positive"),
         (dict(colour="red", shape="star", x=1.5), "within"),
         (dict(colour="red", shape="star", radius=1), "radius"),
+        (dict(colour="red", shape="star", size=float("inf")), "positive"),
+        (dict(colour="red", shape="star", x="0.5"), "numbers"),
+        ([dict(colour="red", shape="star")], "an object is a dict"),
     ],
 )
 def test_composing_nonsense_says_why(thing, words):
     with pytest.raises(ValueError, match=words):
         world.compose(thing)
+
+
+@pytest.mark.parametrize("number", [1, -2, np.int64(1), torch.tensor(1)])
+def test_a_number_gives_a_batch_of_one(number):
+    scenes = world.draw_scenes(world.generator("index"), 3)
+    assert fingerprints(scenes[number]) == fingerprints(scenes[1:2])
+
+
+def test_a_number_beyond_the_batch_says_so_and_loops_end():
+    scenes = world.draw_scenes(world.generator("index"), 3)
+    with pytest.raises(IndexError, match="scene 3 of 3"):
+        scenes[3]
+    assert [len(scene) for scene in scenes] == [1, 1, 1]
+
+
+def test_joining_unequal_slots_says_how():
+    one, two = (world.draw_scenes(world.generator("join"), 2, (n, n)) for n in (1, 2))
+    with pytest.raises(ValueError, match=r"slots; got \[1, 2\]"):
+        world.Scenes.join([one, two])
+    with pytest.raises(ValueError, match="no batch"):
+        world.Scenes.join([])
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (0.5, 0.5), "white"])
+def test_odd_backgrounds_say_why(background):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        world.compose(dict(colour="red", shape="star"), background=background)
 
 
 def test_composing_nothing_says_why():

@@ -8,7 +8,7 @@
 # **You will be able to**
 # - build a LLaMA: RMSNorm, rotary positions, grouped-query attention, SwiGLU, and say what each is for;
 # - let it write, with a cache, and choose how bold it is;
-# - prove that it computes what the reference computes;
+# - check that it computes what the reference computes;
 # - say what a language model answers about a picture that it cannot see, and why the answer is not random.
 #
 # **You need** PyTorch and [00a · Start here](00a_start_here.ipynb). Half an hour; training takes about a minute on one core.

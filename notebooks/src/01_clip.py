@@ -874,6 +874,7 @@ for ax, (title, keys) in zip(axes, panels.items(), strict=True):
     live = [measured[key] for key in keys.values()]
     ax.scatter(live, range(len(live)), marker="D", color="#D55E00", zorder=6)
     ax.set_title(title, loc="right")
+axes[-1].set(xlim=(0, 1.12), xlabel=f"share of {run.test} test pictures")
 plt.show()
 print(f"bars and dots: {len(rows) or 'no'} stored seeds (all arms); diamonds: this run")
 

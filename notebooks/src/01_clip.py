@@ -883,8 +883,8 @@ print(f"bars and dots: {len(rows) or 'no'} stored seeds (all arms); diamonds: th
 # held-out pairs it still gets the colour, but much more often than CLIP it answers with a shape it *has* seen in that
 # colour. A likely reason: a word predictor is punished for saying `circle` on every red picture, since no red picture it
 # is shown has a circle. CLIP is only asked to tell the captions of a batch apart, and since no caption ever says *red circle*,
-# nothing pushes it to rule one out. How large the gap is differs from seed to seed, and with how words are predicted: with
-# one softmax over all words instead of a yes or no for each, the bag of words did worse still in our trials.
+# nothing pushes it to rule one out. How large the gap is differs from seed to seed, and it need not be the same for other
+# ways to predict words: try one softmax over all words instead of a yes or no for each.
 #
 # What does not carry over is the paper's factor of four: it is about speed, on 400 million noisy pairs with thousands of
 # words. Our clean world and its few dozen words cannot say anything about that. All seeds share one test set; a seed

@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-#: Tokens that are no text. `glue` marks a word without a space before it. (`<eos>` must
-#: not be 2: in CLIP's released file format that number means something else, see
-#: `minivlm/checkpoints/clip.py`.)
-SPECIALS = ("<pad>", "<bos>", "<glue>", "<eos>")
+from minivlm.language.specials import FIRST, SPECIALS
 
-#: Ids kept for special tokens, used or not: adding one later changes no other id.
-SPECIAL_IDS = 512
+#: Ids kept for special tokens, used or not, so that adding one later changes no other
+#: id: when the number was fixed, 512 were free (and it is a multiple of 64, which
+#: hardware likes). Never change it.
+SPECIAL_IDS = 640
 
 _SPACE = SPECIAL_IDS + ord(" ")
 _NEWLINE = SPECIAL_IDS + ord("\n")
@@ -35,7 +34,7 @@ class Tokenizer:
     Args:
         words: lower- or upper-case ASCII words, each one token.
         specials: texts such as `<image>` that always become one token of their own,
-            beginning with `SPECIALS`.
+            beginning with `FIRST`; those of all models of the course by default.
     """
 
     def __init__(
@@ -48,33 +47,42 @@ class Tokenizer:
                 "words must be distinct and made of ASCII letters;"
                 f" got {odd or 'duplicates'}."
             )
-        if tuple(specials[: len(SPECIALS)]) != SPECIALS or len(specials) > SPECIAL_IDS:
+        if tuple(specials[: len(FIRST)]) != FIRST or len(specials) > SPECIAL_IDS:
             raise ValueError(
-                f"specials must begin with {SPECIALS} and be at most {SPECIAL_IDS};"
-                f" got {specials}."
+                f"specials must begin with {FIRST} and be at most {SPECIAL_IDS};"
+                f" got {len(specials)}: {specials[:8]} ..."
             )
-        if len(set(specials)) != len(specials) or not all(specials):
-            raise ValueError(f"specials must be distinct, none empty; got {specials}.")
+        plain = [text for text in specials if re.match(r"[ A-Za-z]|.?\Z", text, re.S)]
+        if len(set(specials)) != len(specials) or plain:
+            raise ValueError(
+                "specials must be distinct, of two characters or more, and none may"
+                f" begin with a letter or a space; got {plain or 'duplicates'}."
+            )
         self.words, self.specials = words, list(specials)
         self._special_id = {text: i for i, text in enumerate(specials)}
         del self._special_id["<glue>"]  # nobody means it by typing it
         self._word_id = {word: SPECIAL_IDS + 256 + i for i, word in enumerate(words)}
         longest_first = sorted(self._special_id, key=len, reverse=True)
-        self._pieces = re.compile(
-            "|".join([*map(re.escape, longest_first), " ?[A-Za-z]+", "."]), re.DOTALL
-        )
+        first = "".join({re.escape(text[0]) for text in longest_first})  # for speed
+        special = f"(?=[{first}])(?:{'|'.join(map(re.escape, longest_first))})"
+        self._pieces = re.compile(f" ?[A-Za-z]+|{special}|.", re.DOTALL)
+        self._plain = re.compile(" ?[A-Za-z]+|.", re.DOTALL)
         self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
-        self.pad, self.bos, self.glue, self.eos = range(len(SPECIALS))
+        self.pad, self.bos, self.glue, self.eos = range(len(FIRST))
 
     def __len__(self) -> int:
         """Size of the vocabulary, unused special ids included."""
         return SPECIAL_IDS + 256 + len(self.words)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, nothing added."""
+    def encode(self, text: str, specials: bool = True) -> list[int]:
+        """Token ids of `text`, nothing added.
+
+        `specials=False` spells out what looks like a special token: what a stranger
+        types may talk about `<image>`, but not become one.
+        """
         ids: list[int] = []
         start = True  # nothing, a line break or a special token before: no space needed
-        for piece in self._pieces.findall(text):
+        for piece in (self._pieces if specials else self._plain).findall(text):
             known = self._known.get((piece, start))
             if known is None:
                 known = self._known[piece, start] = self._piece(piece, start)
@@ -129,8 +137,11 @@ class Tokenizer:
         """
         return [self.decode([i]) if i != self.glue else "<glue>" for i in ids]
 
-    def batch(self, texts: Iterable[Any], length: int) -> Int[Tensor, "b t"]:
+    def batch(
+        self, texts: Iterable[Any], length: int, specials: bool = True
+    ) -> Int[Tensor, "b t"]:
         """`<bos> text <eos>`, padded on the right to the longest of the batch.
+        `specials` as in `encode`.
 
         Raises:
             TypeError: a single string, or something that is none.
@@ -143,7 +154,7 @@ class Tokenizer:
         texts = list(texts)
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise TypeError(f"texts must be strings; got {odd[0]!r}.")
-        rows = [[self.bos, *self.encode(text), self.eos] for text in texts]
+        rows = [[self.bos, *self.encode(text, specials), self.eos] for text in texts]
         if not rows:
             raise ValueError("batch needs at least one text; got none.")
         for text, row in zip(texts, rows, strict=True):

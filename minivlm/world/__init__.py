@@ -5,14 +5,15 @@ seed give the same scenes on every machine; pictures are rendered in torch, at a
 Nothing here knows a model, and no model knows the world.
 """
 
-from minivlm.world.grammar import FRAMES, Captions, article, vocabulary
+from minivlm.world.grammar import FRAMES, Captions, article
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
 from minivlm.world.render import render
 from minivlm.world.scenes import Scenes, compose, draw_scenes, generator
 from minivlm.world.splits import HELD_OUT, SEEN, all_pairs, pair_name
+from minivlm.world.words import vocabulary
 
 #: Version of everything that decides what a scene, a picture or a caption is; part of every stored result.
-VERSION = "0.2"
+VERSION = "1.0"
 
 __all__ = [
     "COLOURS",

@@ -15,8 +15,8 @@ from torch import Tensor
 from minivlm.world.palette import COLOURS, SHAPES
 from minivlm.world.scenes import Scenes
 
-#: Pixels of scenes that are drawn at a time on the CPU, so that they stay in its cache.
-CPU_CHUNK = 2**16
+#: Pixels of scenes (of three objects; fewer of fuller scenes) drawn at a time: what suits a CPU's cache, a GPU's memory.
+CPU_CHUNK, GPU_CHUNK = 2**18, 2**26
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:
@@ -86,9 +86,12 @@ def render(
     """
     width = height if width is None else width
     if not (isinstance(height, int) and isinstance(width, int)) or height < 1 or width < 1:
-        raise ValueError(f"a picture needs at least 1 x 1 pixels, in whole numbers; got height={height}, width={width}.")
+        raise ValueError(
+            f"a picture needs at least 1 x 1 pixels, in whole numbers; got height={height}, width={width}."
+        )
     device = torch.device(device)
-    step = max(1, CPU_CHUNK // (height * width)) if device.type == "cpu" else len(scenes)
+    layers = scenes.present.shape[1] + 1
+    step = max(1, 4 * (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK) // (height * width * layers))
     images = torch.empty(len(scenes), 3, height, width, device=device)
     palette = torch.tensor(list(COLOURS.values()))
     for start in range(0, len(scenes), step):
@@ -115,7 +118,9 @@ def _coverage(scenes: Scenes, height: int, width: int, device: torch.device) -> 
     x = ((torch.arange(width, device=device) + 0.5 - centre[:, :1]) / radius[:, None])[:, None, :]
     y = ((torch.arange(height, device=device) + 0.5 - centre[:, 1:]) / radius[:, None])[:, :, None]
     coverage = torch.zeros(b * (slots + 1), height, width, device=device)
-    groups = zip(SHAPES, x.split(sizes), y.split(sizes), (-radius[:, None, None]).split(sizes), where.split(sizes), strict=True)
+    groups = zip(
+        SHAPES, x.split(sizes), y.split(sizes), (-radius[:, None, None]).split(sizes), where.split(sizes), strict=True
+    )
     for shape, x, y, scale, index in groups:
         if len(index):
             coverage[index] = DISTANCES[shape](x, y).mul_(scale).add_(0.5).clamp_(0, 1)

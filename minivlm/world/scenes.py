@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
+from minivlm.world.placing import LARGEST, place
 from minivlm.world.splits import SEEN, all_pairs
 
-#: Free space between two objects, and between an object and the border, as a fraction of the shorter side.
-MARGIN = 0.03
+#: Radii from here on are `large` (rounded as stored radii are); drawn scenes leave a gap between the two words.
+LARGE_FROM = float(np.float32(SIZES["large"][0]))
 
-#: Positions tried for an object before its scene starts again.
-PROPOSALS = 12
+_COLOUR_WORDS = tuple(COLOURS)
 
 
 def generator(name: str, seed: int = 0) -> np.random.Generator:
@@ -52,11 +52,11 @@ class Scenes:
         Raises:
             IndexError: a single number beyond the batch.
         """
-        try:
-            number = operator.index(index)
+        try:  # a tensor of one element passes for a number, even if it is a mask
+            number = None if getattr(index, "ndim", 0) else operator.index(index)
         except TypeError:
-            pass
-        else:
+            number = None
+        if number is not None:
             if not -len(self) <= number < len(self):
                 raise IndexError(f"scene {number} of {len(self)}: the numbers run from 0 to {len(self) - 1}.")
             index = [number % len(self)]
@@ -88,14 +88,22 @@ def draw_scenes(
     objects: Any = (1, 3),
     pairs: Iterable[Any] = SEEN,
     slots: int | None = None,
+    sizes: Any = None,
+    aspect: Any = 1.0,
 ) -> Scenes:
     """Draw `n` scenes of `objects[0]` to `objects[1]` objects that do not touch, each of a colour-shape pair in `pairs`.
 
     Every pair is equally likely for every object, independent of everything else. `slots` (default: `objects[1]`) is the
     number of columns, so that batches with fewer objects can be joined to others.
 
+    `sizes` is the least and the largest radius, as a fraction of the shorter side, between which radii are drawn
+    log-uniformly (default: the ranges of the two size words; `size_word` calls all below the larger one small). For radii
+    in pixels divide by the shorter side of the picture: `sizes=(4 / 224, 12 / 224)` for 4 to 12 pixels at 224 x 448.
+
+    `aspect` is width / height of the picture for which nothing touches, here `aspect=448 / 224`; scenes do not store it.
+
     Raises:
-        ValueError: no scenes, no pairs, more than 4 objects (they would not fit), or fewer slots than objects.
+        ValueError: no scenes, no pairs, fewer slots than objects, an aspect beyond 1/8 to 8, or objects that do not fit.
     """
     if not (isinstance(objects, Sequence) and len(objects) == 2 and all(isinstance(o, int) for o in objects)):
         raise ValueError(f"objects is a pair of whole numbers (least, most), such as (1, 3); got {objects!r}.")
@@ -104,17 +112,30 @@ def draw_scenes(
     slots = high if slots is None else slots
     if n < 1 or not pairs:
         raise ValueError(f"draw_scenes needs at least one scene and one pair; got n={n} and {len(pairs)} pairs.")
-    if not 1 <= low <= high <= 4:
-        raise ValueError(f"objects=(least, most) must satisfy 1 <= least <= most <= 4, so that they fit; got {objects}.")
+    if not 1 <= low <= high:
+        raise ValueError(f"objects=(least, most) must satisfy 1 <= least <= most; got {objects}.")
     if slots < high:
         raise ValueError(f"slots={slots} is fewer than the {high} objects a scene may have.")
     strangers = set(pairs) - set(all_pairs())
     if strangers:
-        raise ValueError(f"pairs are (colour index, shape index) below ({len(COLOURS)}, {len(SHAPES)}); got {strangers}.")
+        raise ValueError(
+            f"pairs are (colour index, shape index) below ({len(COLOURS)}, {len(SHAPES)}); got {strangers}."
+        )
+    if not (_is_number(aspect) and 1 / 8 <= aspect <= 8):
+        raise ValueError(f"aspect is width / height of the picture, from 1/8 to 8; got {aspect!r}.")
+    if sizes is not None:
+        if not (isinstance(sizes, Sequence) and len(sizes) == 2 and all(_is_number(size) for size in sizes)):
+            raise ValueError(f"sizes is a pair of radii (least, most), such as (0.05, 0.1); got {sizes!r}.")
+        if not 0 < sizes[0] <= sizes[1] <= LARGEST:
+            raise ValueError(
+                f"sizes=(least, most) are fractions of the shorter side, 0 < least <= most <= {LARGEST}; got {sizes}."
+                " Divide radii in pixels by the shorter side of the picture."
+            )
+        sizes = (float(sizes[0]), float(sizes[1]))
 
     pair = np.asarray(pairs)[rng.integers(len(pairs), size=(n, slots))]
     present = np.arange(slots) < rng.integers(low, high + 1, size=(n, 1))
-    position, size = _place(rng, present)
+    position, size = place(rng, present, high, sizes, float(aspect))
     background = rng.uniform(0.86, 0.97, (n, 1)) + rng.uniform(-0.025, 0.025, (n, 3))
     return Scenes(
         colour=torch.from_numpy(pair[..., 0] * present),
@@ -126,33 +147,8 @@ def draw_scenes(
     )
 
 
-def _place(rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes and positions without touching, for all scenes at once.
-
-    Object after object gets the first of `PROPOSALS` positions that touches no earlier one; a scene in which none is
-    free starts again.
-    """
-    n, slots = present.shape
-    position, size = np.zeros((n, slots, 2)), np.zeros((n, slots))
-    ranges = np.asarray(list(SIZES.values()))
-    todo = np.arange(n)
-    while len(todo):
-        here = present[todo]
-        bounds = ranges[rng.integers(len(ranges), size=here.shape)]
-        radius = rng.uniform(bounds[..., 0], bounds[..., 1])
-        centre = np.zeros((*here.shape, 2))
-        good = np.ones(len(todo), bool)
-        for slot in range(slots):
-            edge = (radius[:, slot] + MARGIN)[:, None, None]
-            proposal = rng.uniform(edge, 1 - edge, (len(todo), PROPOSALS if slot else 1, 2))
-            apart = proposal[:, :, None] - centre[:, None, :slot]  # (scene, proposal, earlier object, xy)
-            needed = radius[:, None, :slot] + radius[:, slot, None, None] + MARGIN
-            free = ((apart**2).sum(-1) > needed**2).all(-1)
-            centre[:, slot] = proposal[np.arange(len(todo)), free.argmax(1)]
-            good &= free.any(1) | ~here[:, slot]
-        position[todo[good]], size[todo[good]] = centre[good], radius[good]
-        todo = todo[~good]
-    return position * present[..., None], size * present
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def compose(*objects: Any, background: Any = (0.94, 0.94, 0.94)) -> Scenes:
@@ -192,3 +188,35 @@ def compose(*objects: Any, background: Any = (0.94, 0.94, 0.94)) -> Scenes:
         present=torch.ones(1, len(rows), dtype=torch.bool),
         background=torch.tensor([background], dtype=torch.float32),
     )
+
+
+class Thing(NamedTuple):
+    """One object in words and numbers: what every maker of texts reads. Units as in `Scenes`."""
+
+    colour: str
+    shape: str
+    size: str  # size_word(radius)
+    x: float
+    y: float
+    radius: float
+
+
+def things(scenes: Scenes) -> list[list[Thing]]:
+    """The objects of each scene, in the order of their slots; absent slots are left out."""
+    rows = zip(
+        scenes.colour.tolist(), scenes.shape.tolist(), scenes.position.tolist(), scenes.size.tolist(),
+        scenes.present.tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        [
+            Thing(_COLOUR_WORDS[colour], SHAPES[shape], size_word(radius), x, y, radius)
+            for colour, shape, (x, y), radius, there in zip(*row, strict=True)
+            if there
+        ]
+        for row in rows
+    ]
+
+
+def size_word(radius: float) -> str:
+    """`small` or `large`; the sizes of drawn scenes leave a gap between the two."""
+    return "large" if radius >= LARGE_FROM else "small"

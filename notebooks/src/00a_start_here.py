@@ -27,6 +27,7 @@ from torch import Tensor
 from minivlm import plots, survey, world
 from minivlm.course.exercises import check
 from minivlm.course.lesson import Lesson
+from minivlm.language.specials import FIRST, SPECIALS
 
 plots.use_style()
 lesson = Lesson("00a_start_here")
@@ -157,7 +158,7 @@ print(f"held out: {len(world.HELD_OUT)} of {len(world.all_pairs())}")
 # A model reads numbers. A **tokenizer** cuts text into *tokens* and gives each its place in a list, the vocabulary. Ours
 # knows the words of the world, one token each; whatever else you type is spelled out in bytes, so nothing is unreadable.
 
-# %% include="minivlm.language.tokenizer:SPECIALS, SPECIAL_IDS, _SPACE, _NEWLINE, Tokenizer"
+# %% include="minivlm.language.tokenizer:SPECIAL_IDS, _SPACE, _NEWLINE, Tokenizer"
 
 # %% alt="Two rows of token chips: a known sentence is one chip a word, an unknown word is one chip a letter."
 tokenizer = Tokenizer(world.vocabulary())
@@ -183,8 +184,19 @@ for text in (
     )
 
 # %% [markdown]
-# Three tokens are no text: `<bos>` begins one, `<eos>` ends it, and `<pad>` fills up a batch of texts of unequal length.
-# And what cannot be done says so, here and everywhere in the course:
+# Some tokens are no text: `<bos>` begins one, `<eos>` ends it, and `<pad>` fills up a batch of texts of unequal length.
+# Each model of the course brings more, `<image>` for the place of a picture most of all. All of them have their numbers
+# already, and there is room for others, so that no notebook ever renumbers a word. Only *you* write them: what a stranger
+# types may look like one and stays plain text.
+
+# %%
+print(FIRST, "and", len(SPECIALS) - len(FIRST), "more, such as", SPECIALS[4:9])
+text = "<image>a red star"
+for specials in (True, False):
+    print(tokenizer.pieces(tokenizer.encode(text, specials)))
+
+# %% [markdown]
+# What cannot be done says so, here and everywhere in the course:
 
 # %% tags=["raises-exception"]
 tokenizer.batch(["a red star and a blue ring and a green moon"], length=8)

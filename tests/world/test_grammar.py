@@ -39,7 +39,7 @@ def is_true(caption: str, things: list[dict]) -> str:
     place = re.search(r" (?:at|on|in) the ([a-z ]+)$", caption)
     if place and len(things) == 1:
         x, y = things[0]["x"], things[0]["y"]
-        for word, holds in dict(left=x < 1 / 3, right=x > 2 / 3, top=y < 1 / 3, bottom=y > 2 / 3).items():
+        for word, holds in dict(left=x < 0.42, right=x > 0.58, top=y < 0.42, bottom=y > 0.58).items():
             if (word in place[1].split()) != holds:
                 return f"place {place[1]!r} of ({x:.2f}, {y:.2f})"
     how = re.search(r"to the left of|to the right of|above|below", caption)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minivlm import world
+from minivlm.world.scenes import things
 
 
 def fingerprints(scenes: world.Scenes) -> set[bytes]:
@@ -19,15 +20,19 @@ def test_same_name_and_seed_same_scenes_on_every_machine():
     """A stored hash: if it changes, so does every number of the course, and the world needs a new VERSION."""
     scenes = world.draw_scenes(world.generator("frozen", seed=3), 256)
     captions = world.Captions(world.generator("frozen words"))(scenes)
-    exact = hashlib.sha256(scenes.colour.numpy().tobytes() + scenes.shape.numpy().tobytes() + "\n".join(captions).encode())
-    assert (world.VERSION, exact.hexdigest()[:16]) == ("0.2", "13c022f46c4bb4a9"), (
+    exact = hashlib.sha256(
+        scenes.colour.numpy().tobytes() + scenes.shape.numpy().tobytes() + "\n".join(captions).encode()
+    )
+    assert (world.VERSION, exact.hexdigest()[:16]) == ("1.0", "4d2d109638361efd"), (
         "the world draws other scenes or captions than before: give it a new VERSION and update this hash"
     )
 
 
 def test_names_and_seeds_are_independent():
     drawn = [
-        world.draw_scenes(world.generator(name, seed), 500) for name in ("train", "validation", "test") for seed in (0, 1)
+        world.draw_scenes(world.generator(name, seed), 500)
+        for name in ("train", "validation", "test")
+        for seed in (0, 1)
     ]
     prints = [fingerprints(scenes) for scenes in drawn]
     assert all(len(p) == 500 for p in prints), "a generator repeats itself"
@@ -69,6 +74,18 @@ def test_counts_sizes_and_absent_slots():
     assert (scenes.position[~scenes.present] == 0).all()
     sizes = scenes.size[scenes.present]
     assert all(any(low <= s <= high for low, high in world.SIZES.values()) for s in sizes.double().tolist())
+
+
+def test_things_are_the_rows_of_the_tensors():
+    scenes = world.draw_scenes(world.generator("things"), 50, (1, 3), slots=5)
+    rows = things(scenes)
+    assert [len(row) for row in rows] == scenes.counts().tolist()
+    for row, one in zip(rows, scenes, strict=True):
+        back = world.compose(*(dict(colour=t.colour, shape=t.shape, x=t.x, y=t.y, size=t.radius) for t in row))
+        for name in ("colour", "shape", "position", "size"):
+            kept = getattr(one, name)[:, : len(row)]
+            assert torch.equal(getattr(back, name), kept), f"{name} of the things differs from the scene's"
+        assert all(low <= t.radius <= high for t in row for low, high in [world.SIZES[t.size]]), "wrong size word"
 
 
 def test_indexing_and_joining():
@@ -122,6 +139,11 @@ def test_composing_nonsense_says_why(thing, words):
 def test_a_number_gives_a_batch_of_one(number):
     scenes = world.draw_scenes(world.generator("index"), 3)
     assert fingerprints(scenes[number]) == fingerprints(scenes[1:2])
+
+
+def test_a_mask_of_one_is_a_mask():
+    scene = world.draw_scenes(world.generator("index"), 1)
+    assert [len(scene[torch.tensor([keep])]) for keep in (True, False)] == [1, 0]
 
 
 def test_a_number_beyond_the_batch_says_so_and_loops_end():

@@ -1,0 +1,159 @@
+"""The backbone that reads: a decoder trained on the world's texts, and never on a picture."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minivlm import world
+from minivlm.backbones.start import looking_start
+from minivlm.language.decoder import Decoder, DecoderConfig
+from minivlm.language.tokenizer import Tokenizer
+from minivlm.world.corpus import KINDS, Reading, read, scene_questions
+
+#: Batches that are drawn at a time, sorted by length so that little is padding, and then shuffled.
+BLOCK = 16
+
+
+class Weighted(NamedTuple):
+    """Texts and how much each token counts in the loss; 0 for padding and the first."""
+
+    ids: Int[Tensor, "b t"]
+    weight: Float[Tensor, "b t"]
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """How a language backbone is trained; part of its card."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+    context: int = 256
+    rope_base: float = 10000.0
+    told: float = 0.2  # weight in the loss of a token that is no answer: most of it cannot be foreseen
+    weight_decay: float = 0.1
+    seed: int = 0
+
+    def tokenizer(self) -> Tokenizer:
+        """Words of the world, special tokens of all models."""
+        return world_tokenizer()
+
+    def build(self) -> "Reader":
+        """The model at its start."""
+        config = DecoderConfig(
+            len(self.tokenizer()), self.context, self.width, self.layers, self.heads, self.heads, self.hidden,
+            rope_base=self.rope_base, tied=True, qkv_bias=True,
+        )  # fmt: skip
+        model = Reader(config)
+        looking_start(model.decoder, self.seed)
+        return model
+
+    def batches(self, start: int) -> Iterator[Weighted]:
+        """Batches from step `start` on; each is a function of the seed and its step alone."""
+        tokenizer = self.tokenizer()
+        for number in range(start // BLOCK, -(-self.steps // BLOCK)):
+            batches = block(tokenizer, self, number)
+            yield from batches[max(0, start - number * BLOCK) :]
+
+
+class Reader(nn.Module):
+    """A decoder whose loss knows weights."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.decoder = Decoder(config)
+
+    def loss(self, batch: Weighted) -> Float[Tensor, ""]:
+        """Mean surprise at the tokens, weighted; each is predicted one place before."""
+        wanted = batch.weight[:, 1:] > 0
+        logits = self.decoder.logits(self.decoder.features(batch.ids[:, :-1])[wanted])
+        weight = batch.weight[:, 1:][wanted]
+        return (F.cross_entropy(logits, batch.ids[:, 1:][wanted], reduction="none") * weight).sum() / weight.sum()
+
+
+def world_tokenizer() -> Tokenizer:
+    """The tokenizer of the backbones: every word of the world, and the special tokens of all models."""
+    return Tokenizer(world.vocabulary())
+
+
+def encode(tokenizer: Tokenizer, text: Reading, told: float, context: int) -> tuple[list[int], list[float]]:
+    """Ids of `<bos> text <eos>`, and the weight of each: 1 for answers (with their full stop), `told` for the rest."""
+    ids = [tokenizer.bos, *tokenizer.encode(text.told)]
+    weights = [0.0] + [told] * (len(ids) - 1)
+    for question, answer in text.turns:
+        for part, weight in ((question, told), (answer + ".", 1.0)):
+            more = tokenizer.encode(". " + part)[1:]  # after a full stop, so that its first word has its space
+            if len(ids) + len(more) >= context:
+                break
+            ids += more
+            weights += [weight] * len(more)
+    return [*ids, tokenizer.eos][:context], [*weights, told][:context]
+
+
+def padded(tokenizer: Tokenizer, rows: Sequence[tuple[list[int], list[float]]]) -> Weighted:
+    """Rows of ids and weights as one batch, padded on the right."""
+    longest = max(len(ids) for ids, _ in rows)
+    return Weighted(
+        torch.tensor([ids + [tokenizer.pad] * (longest - len(ids)) for ids, _ in rows]),
+        torch.tensor([weights + [0.0] * (longest - len(weights)) for _, weights in rows]),
+    )
+
+
+def block(tokenizer: Tokenizer, recipe: LanguageRecipe, number: int) -> list[Weighted]:
+    """`BLOCK` batches: texts of like length together, the batches in random order."""
+    texts = read("language", recipe.seed, number, BLOCK * recipe.batch)
+    rows = sorted((encode(tokenizer, text, recipe.told, recipe.context) for text in texts), key=lambda row: len(row[0]))
+    order = np.random.default_rng([recipe.seed, number]).permutation(BLOCK).tolist()
+    return [padded(tokenizer, rows[i * recipe.batch : (i + 1) * recipe.batch]) for i in order]
+
+
+@torch.no_grad()
+def accuracy(model: Decoder, tokenizer: Tokenizer, texts: Sequence[Reading], batch: int = 100) -> list[list[bool]]:
+    """For each text, which of its turns the model answers right, word for word, when it is given all that comes before."""
+    right = []
+    context = model.config.context
+    for start in range(0, len(texts), batch):
+        rows = [encode(tokenizer, text, 0.0, context) for text in texts[start : start + batch]]
+        ids = padded(tokenizer, rows).ids
+        hit = torch.zeros_like(ids, dtype=torch.bool)
+        hit[:, 1:] = model(ids[:, :-1]).argmax(-1) == ids[:, 1:]
+        for (_, weights), row in zip(rows, hit.tolist(), strict=True):
+            turns, inside = [], False
+            for weight, good in zip(weights, row, strict=False):
+                if weight and not inside:
+                    turns.append(True)
+                inside = bool(weight)
+                if inside:
+                    turns[-1] = turns[-1] and good
+            right.append(turns)
+    return right
+
+
+def metrics(model: Decoder, tokenizer: Tokenizer, n: int = 600, name: str = "language test") -> dict[str, float]:
+    """Accuracy by kind of text; of scenes by kind of question and number of objects as well."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for kind in KINDS:
+        if kind in ("scene", "caption"):
+            continue
+        texts = read(name, 0, 0, max(20, n // 4), kinds=[kind])
+        for turns in accuracy(model, tokenizer, texts):
+            found[kind] += turns
+    for objects in (1, 2, 3):
+        asked = scene_questions(world.generator(f"{name} scenes", objects), n, objects)
+        for (kind, _), turns in zip(asked, accuracy(model, tokenizer, [text for _, text in asked]), strict=True):
+            found[f"scene {kind} {objects}"] += turns
+            found[f"scene {objects}"] += turns
+            found["scene"] += turns
+    return {kind: sum(right) / len(right) for kind, right in sorted(found.items()) if right}

@@ -120,7 +120,7 @@ def block(tokenizer: Tokenizer, recipe: LanguageRecipe, number: int) -> list[Wei
 
 
 @torch.no_grad()
-def accuracy(model: Decoder, tokenizer: Tokenizer, texts: Sequence[Reading], batch: int = 100) -> list[list[bool]]:
+def accuracy(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Reading], batch: int = 100) -> list[list[bool]]:
     """For each text, which of its turns the model answers right, word for word, when it is given all that comes before."""
     right = []
     context = model.config.context

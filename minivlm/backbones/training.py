@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from minivlm.training.loop import cosine_schedule, parameter_groups
 SAVE_EVERY, LOG_EVERY = 100, 20
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What the trainer needs to know."""
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from minivlm.world import questions, reasoning
 from minivlm.world.grammar import COLUMNS, NUMBERS, ROWS, full, place_words
@@ -98,7 +97,9 @@ def shares(rng: np.random.Generator, n: int, options: Sequence[Any]) -> list[Any
 def wanted(rng: np.random.Generator, n: int, kinds: dict[str, Sequence[Cell]]) -> Counter:
     """How many of each (kind, cell) `n` questions have: kinds evenly, cells of a kind evenly; () for a kind without."""
     many = Counter(shares(rng, n, list(kinds)))
-    return Counter((kind, cell) for kind, cells in kinds.items() for cell in shares(rng, many[kind], list(cells) or [()]))
+    return Counter(
+        (kind, cell) for kind, cells in kinds.items() for cell in shares(rng, many[kind], list(cells) or [()])
+    )
 
 
 def _fill(rng, n: int, kinds: dict[str, Kind], objects: Any, pairs: list) -> tuple[Scenes, list[tuple]]:

@@ -24,14 +24,15 @@ class Batch:
         Raises:
             IndexError: a single number beyond the batch.
         """
-        try:
-            number = operator.index(index)
-        except TypeError:
-            pass
-        else:
-            if not -len(self) <= number < len(self):
-                raise IndexError(f"sample {number} of {len(self)}: the numbers run from 0 to {len(self) - 1}.")
-            index = [number % len(self)]
+        if not getattr(index, "ndim", 0):  # a mask of one sample would pass for a number
+            try:
+                number = operator.index(index)
+            except TypeError:
+                pass
+            else:
+                if not -len(self) <= number < len(self):
+                    raise IndexError(f"sample {number} of {len(self)}: the numbers run from 0 to {len(self) - 1}.")
+                index = [number % len(self)]
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @classmethod
@@ -48,6 +49,6 @@ class Batch:
             if len(shapes) > 1:
                 raise ValueError(
                     f"join needs batches that differ in length alone; {field.name} has the further axes {sorted(shapes)}."
-                    " Draw them with the same settings."
+                    " Draw them with the same settings, such as slots=... for scenes."
                 )
         return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from minivlm import world
 from minivlm.world.data_files import DATA
+from minivlm.world.draws import INNER
 from minivlm.world.packing import pack, unpack
 from minivlm.world.scenes import generator
-from minivlm.world.tasks import INNER, TASKS, Task
+from minivlm.world.tasks import TASKS, Task
 
 FOLDER = DATA / "eval"
 
@@ -85,7 +86,8 @@ def load(task: str, folder: Path = FOLDER) -> Frozen:
         rows = [_row(how.row, line) for line in _read(folder, task, "jsonl", files[task]).decode().splitlines()]
         samples = unpack(how.sample, tensors, INNER)
     except (ValueError, TypeError) as error:
-        raise FrozenError(f"{task} in {folder} is not laid out as this version does it ({error}); {_again(folder)}.") from error
+        why = f"is not laid out as this version does it ({error})"
+        raise FrozenError(f"{task} in {folder} {why}; {_again(folder)}.") from error
     return Frozen(task, world.VERSION, samples, rows)
 
 
@@ -190,7 +192,9 @@ def _read(folder: Path, task: str, ending: str, entry: dict[str, Any]) -> bytes:
         raise FrozenError(f"{path} is missing or unreadable: {_again(folder)}.") from error
     found, expected = hashlib.sha256(content).hexdigest(), entry["sha256"].get(ending)
     if found != expected:
-        raise FrozenError(f"{path} is damaged: its sha256 is {found}, expected was {expected}. {_again(folder).capitalize()}.")
+        raise FrozenError(
+            f"{path} is damaged: its sha256 is {found}, expected was {expected}. {_again(folder).capitalize()}."
+        )
     return content
 
 
@@ -202,4 +206,6 @@ def _tensors(folder: Path, task: str, entry: dict[str, Any]) -> dict[str, Tensor
 
 
 def _row(kind: type, line: str) -> Any:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(line).items()})
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(line).items()}
+    )

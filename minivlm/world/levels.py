@@ -1,8 +1,9 @@
 """How far one gets without looking: by guessing (chance), and by knowing the questions' words and habits alone (blind).
 
 The blind level is that of the best of a few readers that are fitted on many questions with answers and tried on fresh ones:
-one knows the kind, one the exact wording, one the wording's template (`what colour is the X?`), and answers what was most
-often right. A model that is not better than that has not been shown to see.
+one knows the kind, one the exact wording, one its template (`what colour is the X?`). Each answers what was most often
+right. Where something is held out, they are fitted on what was seen, as a model would be. Who is not better than that has not
+been shown to see.
 """
 
 import json
@@ -17,21 +18,20 @@ from torchvision.ops import box_iou
 
 from minivlm import world
 from minivlm.world.data_files import DATA
+from minivlm.world.draws import Named, Pointed, WebCaption
 from minivlm.world.episodes import NAMES
 from minivlm.world.palette import COLOURS, SHAPES
 from minivlm.world.robot_questions import correct
 from minivlm.world.scenes import generator
-from minivlm.world.tasks import TASKS, Named, Pointed
+from minivlm.world.tasks import TASKS, task_named
 from minivlm.world.web import loops
 
 FILE = DATA / "eval" / "levels.json"
 
 #: How many times the frozen set is drawn to fit the readers, and to try them.
-FIT, TRY = 16, 6
+FIT, TRY = 20, 12
 
-#: Lines between which a file holds the table.
-START, END = "<!-- levels: made by python -m minivlm.world levels --write -->", "<!-- end of levels -->"
-
+_PLACES = re.compile("leftmost|rightmost|highest|lowest|left|right|top|bottom|middle|large|small")
 _THINGS = re.compile(rf"\b(?:{'|'.join((*COLOURS, *SHAPES, *NAMES))}|object \d+)\b")
 
 Key = Callable[[Any], str]
@@ -45,20 +45,11 @@ class Level(NamedTuple):
     asked: int
 
 
-def template(text: str, words: Sequence[str] = ()) -> str:
-    """The text with its colours, shapes and names replaced by X0, X1, ...: those of `words` first, by their places there."""
-    known = list(dict.fromkeys(words))
-
-    def place(match: re.Match) -> str:
-        if match[0] not in known:
-            known.append(match[0])
-        return f"X{known.index(match[0])}"
-
-    return _THINGS.sub(place, text)
-
-
 def blind(
-    fit: Sequence[Any], tried: Sequence[Any], right: Callable[[int, str], bool] | None = None, keys: Mapping[str, Key] | None = None
+    fit: Sequence[Any],
+    tried: Sequence[Any],
+    right: Callable[[int, str], bool] | None = None,
+    keys: Mapping[str, Key] | None = None,
 ) -> dict[str, float]:
     """Kind -> share of `tried` that the best reader fitted on `fit` gets right. Rows have kind, question and answer.
 
@@ -69,7 +60,7 @@ def blind(
     for key in (keys or READERS).values():
         seen: dict[tuple[str, str], Counter] = defaultdict(Counter)
         for row in fit:
-            answer = _told_by_place(row.question, row.answer) if key is _template else row.answer
+            answer = _by_place(row.question, row.answer) if key is _template else row.answer
             for group in (key(row), ""):  # "" for what was never seen
                 seen[row.kind, group][answer] += 1
         best = {group: max(answers, key=lambda a: (answers[a], a)) for group, answers in seen.items()}
@@ -83,16 +74,17 @@ def blind(
 
 
 def _template(row: Any) -> str:
-    return template(row.question)
+    return _by_place(row.question, row.question)
 
 
-def _told_by_place(question: str, answer: str) -> str:
-    """The answer with the words of the question as X0, X1, ...; others as they are."""
+def _by_place(question: str, text: str) -> str:
+    """A text with the question's colours, shapes and names as X0, X1, ..., by their places there; others as they are."""
     known = list(dict.fromkeys(_THINGS.findall(question)))
-    return _THINGS.sub(lambda match: f"X{known.index(match[0])}" if match[0] in known else match[0], answer)
+    return _THINGS.sub(lambda match: f"X{known.index(match[0])}" if match[0] in known else match[0], text)
 
 
 def _spoken(question: str, answer: str) -> str:
+    """The same back."""
     known = list(dict.fromkeys(_THINGS.findall(question)))
     return re.sub(r"X(\d+)", lambda match: known[int(match[1])] if int(match[1]) < len(known) else match[0], answer)
 
@@ -113,26 +105,29 @@ def levels(task: str, fit: int = FIT, tries: int = TRY) -> dict[str, Level]:
     Raises:
         ValueError: there is no such task.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task {task!r}: there are {', '.join(TASKS)}.")
-    how = TASKS[task]
+    how = task_named(task)
     if task == "captions":  # who does not see the picture takes any text for it
         return {kind: Level(level, level, round(1 / level)) for kind, level in how.chance.items()}
-    _, known = how.draw(generator(f"levels fit {task}"), fit)
+    learned = how.learned or task
+    _, known = task_named(learned).draw(generator(f"levels fit {learned}"), fit)
     samples, fresh = how.draw(generator(f"levels {task}"), tries)
     if how.row is Pointed:
         return _pointed(samples, known, fresh, how.chance["exists"])
     right = None
     if how.row is Named:
         known, fresh = ([_Row(row.kind, "", row.name) for row in rows] for rows in (known, fresh))
-    elif task == "web":
+    elif how.row is WebCaption:
         known, fresh = ([_Row("clean or not", row.text, row.kind) for row in rows] for rows in (known, fresh))
         keys = READERS | {"end": lambda row: f"{row.question.split()[-1]} {loops(row.question)}"}
         return _with_chance(blind(known, fresh, keys=keys), how.chance, fresh)
     elif task.startswith("robot"):
         right = lambda i, said: correct(samples[i], fresh[i], said)
-    elif task.startswith("episodes"):  # the names to choose from are known: which of the two pictures it is called after
-        known, fresh = ([_Row(row.kind, row.question, _first_or_second(row)) for row in rows] for rows in (known, fresh))
+    elif task.startswith(
+        "episodes"
+    ):  # the names to choose from are known: which of the two pictures it is called after
+        known, fresh = (
+            [_Row(row.kind, row.question, _first_or_second(row)) for row in rows] for rows in (known, fresh)
+        )
     return _with_chance(blind(known, fresh, right), how.chance, fresh)
 
 
@@ -150,9 +145,8 @@ def _pointed(scenes: Any, known: list[Pointed], fresh: list[Pointed], chance: fl
     """Boxes: one of the things by chance; the mean box of all, or of those with the phrase, or its place, without looking."""
     truth = [_Row("exists", row.phrase, row.kind) for row in fresh]
     exists = blind([_Row("exists", row.phrase, row.kind) for row in known], truth)["exists"]
-    ends = {"words": lambda p: p, "place": lambda p: " ".join(re.findall("most|highest|lowest|left|right|top|bottom|middle|large|small", p))}
     best = 0.0
-    for key in ({"all": lambda p: ""} | ends).values():
+    for key in (lambda phrase: "", lambda phrase: phrase, lambda phrase: " ".join(_PLACES.findall(phrase))):
         groups: dict[str, list] = defaultdict(list)
         for row in known:
             if row.box:
@@ -161,7 +155,9 @@ def _pointed(scenes: Any, known: list[Pointed], fresh: list[Pointed], chance: fl
         mean = {group: torch.tensor(found).median(0).values for group, found in groups.items()}
         rows = [row for row in fresh if row.box]
         said = torch.stack([mean.get(key(row.phrase), mean[""]) for row in rows])
-        best = max(best, float((box_iou(said, torch.tensor([row.box for row in rows])).diagonal() >= 0.5).float().mean()))
+        best = max(
+            best, float((box_iou(said, torch.tensor([row.box for row in rows])).diagonal() >= 0.5).float().mean())
+        )
     counts = scenes.counts()[[bool(row.box) for row in fresh]]
     return {
         "box": Level(float((1 / counts).mean()), best, len(counts)),
@@ -191,30 +187,7 @@ def stored(file: Path = FILE) -> dict[str, dict[str, Level]]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read ({error}); measure with: python -m minivlm.world write") from error
     if content["version"] != world.VERSION:
-        raise ValueError(f"{file} is of version {content['version']}, this is {world.VERSION}: python -m minivlm.world write")
+        raise ValueError(
+            f"{file} is of version {content['version']}, this is {world.VERSION}: python -m minivlm.world write"
+        )
     return {task: {kind: Level(**level) for kind, level in found.items()} for task, found in content["tasks"].items()}
-
-
-def table(measured: Mapping[str, Mapping[str, Level]]) -> str:
-    """As Markdown, a row for each task and kind, levels in per cent."""
-    rows = ["| task | kind | chance | blind |", "|---|---|---:|---:|"]
-    for task, found in measured.items():
-        for number, (kind, level) in enumerate(found.items()):
-            rows.append(f"| {'' if number else f'`{task}`'} | {kind} | {percent(level.chance)} | {percent(level.blind)} |")
-    return "\n".join(rows)
-
-
-def percent(share: float) -> str:
-    """`33`, `1.6`, `< 0.1`."""
-    return "< 0.1" if share < 0.0005 else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
-
-
-def refresh(page: str, fresh: str, start: str = START, end: str = END) -> str:
-    """The page with `fresh` between its markers.
-
-    Raises:
-        ValueError: a page without the markers, or with several of them.
-    """
-    if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
-        raise ValueError(f"the page needs each of the lines {start!r} and {end!r} once, in this order.")
-    return f"{page[: page.index(start)]}{start}\n\n{fresh}\n\n{page[page.index(end) :]}"

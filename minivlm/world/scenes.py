@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minivlm.world.batch import Batch
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
 from minivlm.world.placing import LARGEST, place
 from minivlm.world.splits import SEEN, all_pairs
@@ -29,7 +29,7 @@ def generator(name: str, seed: int = 0) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Batch):
     """`b` scenes of up to `o` objects. Absent slots (`present` False) hold zeros.
 
     Positions are fractions of width and height from the top left corner; sizes are radii as fractions of the shorter
@@ -43,43 +43,9 @@ class Scenes:
     present: Bool[Tensor, "b o"]
     background: Float[Tensor, "b 3"]  # RGB in [0, 1]
 
-    def __len__(self) -> int:
-        return self.shape.shape[0]
-
-    def __getitem__(self, index: Any) -> Scenes:
-        """Scenes at `index` (a number, a slice, a list or tensor of numbers, a mask): always a batch, even if of one.
-
-        Raises:
-            IndexError: a single number beyond the batch.
-        """
-        try:  # a tensor of one element passes for a number, even if it is a mask
-            number = None if getattr(index, "ndim", 0) else operator.index(index)
-        except TypeError:
-            number = None
-        if number is not None:
-            if not -len(self) <= number < len(self):
-                raise IndexError(f"scene {number} of {len(self)}: the numbers run from 0 to {len(self) - 1}.")
-            index = [number % len(self)]
-        return Scenes(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
     def counts(self) -> Int[Tensor, "b"]:
         """Objects in each scene."""
         return self.present.sum(1)
-
-    @staticmethod
-    def join(parts: Sequence[Scenes]) -> Scenes:
-        """One batch from several.
-
-        Raises:
-            ValueError: nothing to join, or batches with different numbers of slots.
-        """
-        slots = {part.present.shape[1] for part in parts}
-        if len(slots) != 1:
-            raise ValueError(
-                f"join needs batches with the same number of slots; got {sorted(slots) or 'no batch'}."
-                " Draw with slots=... to give each the same."
-            )
-        return Scenes(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Scenes)})
 
 
 def draw_scenes(

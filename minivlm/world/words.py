@@ -12,12 +12,36 @@ _MODULES = (
 )  # fmt: skip
 
 
+#: Words that no text of the world uses, for prompts and for what a reader may type: a new notebook then needs no new word.
+EVERYDAY = tuple(
+    """
+    i me my you your it its we us our they them their he she him her this that these those who whose why when here now then
+    am was were be been being have has had do did can could will would shall should may might must let
+    not never no yes or but if because so therefore since until while before after during about from for by with without into
+    onto over under through between among behind near far around again also only just very too even still already maybe
+    all any some none each every both either neither other another more most many few fewer less least much several
+    user assistant human system robot model question answer instruction response context choice option options
+    describe explain tell say write read count find locate point name show look see watch hear listen think compare answer
+    detect segment ground caption transcribe translate list choose check correct guess repeat continue begin end start stop
+    using use single short long brief briefly detail detailed detailed step steps exactly simply carefully
+    word words phrase sentence sentences paragraph text texts letter letters digit digits character characters line lines
+    page table rows columns grid tile tiles patch patches region corner centre center edge border side
+    pictures images photos videos frame frames sound sounds audio scene scenes view views object objects item items
+    colours color colors shapes sizes positions position location distance direction time moment seconds minute fps
+    true false right wrong good bad better best same different difference equal match matches fit fits
+    big bigger biggest smaller smallest largest higher lower closer closest empty full whole part parts
+    hello please thanks okay sorry interesting happening contains contain shown visible hidden missing
+    world toy learn learned train trained test example examples
+    """.split()
+)
+
+
 @cache
 def _words() -> tuple[str, ...]:
     words = [*COLOURS, *SHAPES, *SIZES]
     for module in _MODULES:
         words += import_module(f"minivlm.world.{module}").WORDS
-    return tuple(dict.fromkeys(words))
+    return tuple(dict.fromkeys([*words, *EVERYDAY]))
 
 
 def vocabulary() -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from minivlm import backbones, world
 from minivlm.backbones import language, store
 from minivlm.backbones.recipes import RECIPES
-from minivlm.backbones.start import looking_start
+from minivlm.backbones.start import OFFSETS, looking_start
 from minivlm.backbones.training import LOG_EVERY, Run
 from minivlm.language.decoder import Decoder, DecoderConfig
 from minivlm.nn.rotary import rotary_turn, rotate
@@ -193,19 +193,22 @@ def test_the_start_needs_biases():
         looking_start(Decoder(DecoderConfig(50, 64, 32, 2, 2, 2, 32)), seed=0)
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_at_the_start_each_head_of_the_first_layer_looks_at_its_distance(kv_heads):
-    config = DecoderConfig(50, 64, 128, 2, 4, kv_heads, 64, qkv_bias=True)
-    model, offsets = Decoder(config), (1, 2, 3, 5)
-    looking_start(model, seed=0, offsets=offsets)
+def test_a_start_that_cannot_be_cut_says_so():
+    with pytest.raises(ValueError, match="key heads 2"):
+        looking_start(Decoder(DecoderConfig(50, 64, 128, 2, 4, 2, 64, qkv_bias=True)), seed=0)
+
+
+def test_at_the_start_each_head_of_the_first_layer_looks_at_its_distance():
+    config = DecoderConfig(50, 64, 128, 2, 4, 4, 64, qkv_bias=True)
+    model = Decoder(config)
+    looking_start(model, seed=0)
     x = model.blocks[0].norm_1(model.embed(torch.randint(50, (1, 20), generator=torch.Generator().manual_seed(0))))
-    qkv = model.blocks[0].attention.qkv(x).view(1, 20, -1, config.hd).transpose(1, 2)
-    q, k = qkv[:, :4], qkv[:, 4 : 4 + kv_heads].repeat_interleave(4 // kv_heads, 1)
+    q, k, _ = model.blocks[0].attention.qkv(x).view(1, 20, 3, 4, config.hd).permute(2, 0, 3, 1, 4)
     turn = rotary_turn(torch.arange(20)[None], config.hd)
     scores = rotate(q, turn) @ rotate(k, turn).mT
     scores = scores.masked_fill(~torch.ones(20, 20, dtype=torch.bool).tril(), -torch.inf)
     best = scores.argmax(-1)[0, :, 8:]
-    for head, offset in enumerate(offsets):
+    for head, offset in enumerate(OFFSETS):
         assert (torch.arange(8, 20) - best[head] == offset).all(), f"head {head} does not look {offset} tokens back"
 
 

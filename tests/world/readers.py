@@ -14,7 +14,9 @@ COUNTS = "zero one two three four five six seven eight nine ten".split()
 NAME = rf"the ((?:{COLOUR})(?= thing)|(?:(?:{COLOUR}) )?(?:{SHAPE}))(?: thing)?"
 SIDE = "(to the left of|to the right of|above|below)"
 PLACES = [["top left", "top", "top right"], ["left", "middle", "right"], ["bottom left", "bottom", "bottom right"]]
-THING = re.compile(rf"an? (small|large) ({COLOUR}) ({SHAPE}) (?:at|on|in) the ((?:top|bottom)(?: left| right)?|left|right|middle)")
+THING = re.compile(
+    rf"an? (small|large) ({COLOUR}) ({SHAPE}) (?:at|on|in) the ((?:top|bottom)(?: left| right)?|left|right|middle)"
+)
 
 
 def third(value: float) -> int:

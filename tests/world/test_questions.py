@@ -19,7 +19,9 @@ def check(scenes: world.Scenes, i: int, asked: Question) -> None:
     assert answer(asked.question, facts) == asked.answer, f"{asked} is not so in {facts}"
     assert answer(asked.question, words) == asked.answer, f"{asked}: told otherwise"
     for field in ("size", "colour", "shape", "place"):
-        assert sorted(f[field] for f in facts) == sorted(f[field] for f in words), f"told of another scene: {asked.told}"
+        assert sorted(f[field] for f in facts) == sorted(f[field] for f in words), (
+            f"told of another scene: {asked.told}"
+        )
 
 
 @settings(deadline=None, max_examples=25)

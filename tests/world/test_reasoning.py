@@ -33,9 +33,19 @@ def test_thoughts_are_true_and_lead_to_the_answer(seed, most, few):
 
 def test_the_reader_notices_false_steps():
     facts = heard("a small red star at the top left and a large blue ring on the right.")
-    for true in ("the star is to the left of the ring", "the ring is not above the star", "stars: one", "the ring is blue"):
+    for true in (
+        "the star is to the left of the ring",
+        "the ring is not above the star",
+        "stars: one",
+        "the ring is blue",
+    ):
         assert is_true(true, facts), true
-    for false in ("the star is below the ring", "the red thing is not above the ring", "blue things: two", "the ring is red"):
+    for false in (
+        "the star is below the ring",
+        "the red thing is not above the ring",
+        "blue things: two",
+        "the ring is red",
+    ):
         assert not is_true(false, facts), f"the test's own reader believes {false!r}"
 
 

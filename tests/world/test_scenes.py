@@ -148,16 +148,16 @@ def test_a_mask_of_one_is_a_mask():
 
 def test_a_number_beyond_the_batch_says_so_and_loops_end():
     scenes = world.draw_scenes(world.generator("index"), 3)
-    with pytest.raises(IndexError, match="scene 3 of 3"):
+    with pytest.raises(IndexError, match="sample 3 of 3"):
         scenes[3]
     assert [len(scene) for scene in scenes] == [1, 1, 1]
 
 
 def test_joining_unequal_slots_says_how():
     one, two = (world.draw_scenes(world.generator("join"), 2, (n, n)) for n in (1, 2))
-    with pytest.raises(ValueError, match=r"slots; got \[1, 2\]"):
+    with pytest.raises(ValueError, match="slots="):
         world.Scenes.join([one, two])
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="at least one batch"):
         world.Scenes.join([])
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm import world
-from minivlm.backbones.start import looking_start
 from minivlm.language.decoder import Decoder, DecoderConfig
+from minivlm.language.start import looking_start
 from minivlm.language.tokenizer import Tokenizer
 from minivlm.world.corpus import KINDS, Reading, read, scene_questions
 

@@ -12,7 +12,7 @@ RECIPES: dict[str, LanguageRecipe | VisionRecipe] = {
         width=384, layers=8, heads=6, hidden=1024, steps=20000, batch=256, lr=1e-3, warmup=500, context=512
     ),
     "vision-cpu": VisionRecipe(
-        width=128, layers=4, heads=4, hidden=320, text_layers=2, image_size=32, patch_size=8, steps=4000, batch=128,
+        width=128, layers=4, heads=4, hidden=320, text_layers=2, image_size=32, patch_size=8, steps=7000, batch=128,
         lr=1e-3, warmup=200,
     ),
     "vision-gpu": VisionRecipe(

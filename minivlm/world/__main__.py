@@ -27,7 +27,9 @@ def measure(given: argparse.Namespace) -> int:
     if given.write is None:
         print(datasheet.table(measured))
         return 0
-    page = datasheet.refresh(given.write.read_text(encoding="utf-8"), datasheet.table(measured))  # before writing anything
+    page = datasheet.refresh(
+        given.write.read_text(encoding="utf-8"), datasheet.table(measured)
+    )  # before writing anything
     frozen.put(given.folder / "levels.json", levels.text(measured).encode())
     frozen.put(given.write, page.encode())
     return 0
@@ -45,13 +47,17 @@ def write(given: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status."""
-    top = argparse.ArgumentParser(prog="python -m minivlm.world", description="Frozen evaluation sets, and what guessing gives.")
+    top = argparse.ArgumentParser(
+        prog="python -m minivlm.world", description="Frozen evaluation sets, and what guessing gives."
+    )
     top.add_argument("--folder", type=Path, default=frozen.FOLDER, help="where the sets lie (default: data/eval)")
     commands = top.add_subparsers(required=True, metavar="command")
     one = commands.add_parser("verify", help="draw the sets again and say what differs")
     one.add_argument("tasks", nargs="*", metavar="TASK", help="some of them alone")
     one.set_defaults(action=verify)
-    one = commands.add_parser("levels", help="measure the levels of chance and of guessing blindly, and print the table")
+    one = commands.add_parser(
+        "levels", help="measure the levels of chance and of guessing blindly, and print the table"
+    )
     one.add_argument("--write", type=Path, metavar="FILE", help="store them, and refresh the table in FILE")
     one.set_defaults(action=measure)
     one = commands.add_parser("write", help="draw and store all sets, measure the levels, refresh the pages")

@@ -15,8 +15,8 @@ START, END = "<!-- made by: python -m minivlm.world write -->", "<!-- end -->"
 
 
 def percent(share: float) -> str:
-    """`33`, `1.6`, `< 0.1`."""
-    return "< 0.1" if share < 0.0005 else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+    """`33.3`, `1.56`, `< 0.1`."""
+    return "< 0.1" if 0 < share < 0.0005 else f"{100 * share:.3g}"
 
 
 def table(levels: Mapping[str, Mapping[str, Level]]) -> str:

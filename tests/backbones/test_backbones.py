@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +10,8 @@ import torch
 from minivlm import backbones, world
 from minivlm.backbones import language, store
 from minivlm.backbones.recipes import RECIPES
-from minivlm.backbones.start import OFFSETS, looking_start
 from minivlm.backbones.training import LOG_EVERY, Run
-from minivlm.language.decoder import Decoder, DecoderConfig
-from minivlm.nn.rotary import rotary_turn, rotate
+from minivlm.language.decoder import DecoderConfig
 from minivlm.world.corpus import Reading
 
 TINY = replace(RECIPES["language-cpu"], width=32, layers=2, heads=2, hidden=32, steps=2 * LOG_EVERY, batch=4, warmup=5)
@@ -63,11 +61,6 @@ def test_the_eye_names_what_it_never_saw_together():
 
     found = vision.metrics(backbones.load("vision-cpu"), n=256, name="another test")
     assert found["zero-shot, held out pairs"] > backbones.card("vision-cpu")["metrics"]["zero-shot, held out pairs"] - 0.05
-
-
-@dataclass(frozen=True)
-class Copied:
-    folder: object
 
 
 @pytest.fixture
@@ -186,30 +179,6 @@ def test_an_answer_is_right_only_if_every_word_is():
     word = tokenizer.encode(" red star")[-1]
     for wrong, expected in ((word, [False, True]), (tokenizer.eos, [True, True])):
         assert language.accuracy(Oracle(len(tokenizer), ids, wrong), tokenizer, texts) == [expected]
-
-
-def test_the_start_needs_biases():
-    with pytest.raises(ValueError, match="qkv_bias"):
-        looking_start(Decoder(DecoderConfig(50, 64, 32, 2, 2, 2, 32)), seed=0)
-
-
-def test_a_start_that_cannot_be_cut_says_so():
-    with pytest.raises(ValueError, match="key heads 2"):
-        looking_start(Decoder(DecoderConfig(50, 64, 128, 2, 4, 2, 64, qkv_bias=True)), seed=0)
-
-
-def test_at_the_start_each_head_of_the_first_layer_looks_at_its_distance():
-    config = DecoderConfig(50, 64, 128, 2, 4, 4, 64, qkv_bias=True)
-    model = Decoder(config)
-    looking_start(model, seed=0)
-    x = model.blocks[0].norm_1(model.embed(torch.randint(50, (1, 20), generator=torch.Generator().manual_seed(0))))
-    q, k, _ = model.blocks[0].attention.qkv(x).view(1, 20, 3, 4, config.hd).permute(2, 0, 3, 1, 4)
-    turn = rotary_turn(torch.arange(20)[None], config.hd)
-    scores = rotate(q, turn) @ rotate(k, turn).mT
-    scores = scores.masked_fill(~torch.ones(20, 20, dtype=torch.bool).tril(), -torch.inf)
-    best = scores.argmax(-1)[0, :, 8:]
-    for head, offset in enumerate(OFFSETS):
-        assert (torch.arange(8, 20) - best[head] == offset).all(), f"head {head} does not look {offset} tokens back"
 
 
 def test_texts_speak_of_all_pairs_and_pictures_do_not():

@@ -16,6 +16,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"training", "evaluation"}),
     frozenset({"checkpoints"}),
+    frozenset({"backbones"}),
     frozenset({"course"}),
     frozenset({"__main__"}),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from minivlm.backbones.language import metrics, world_tokenizer
+from minivlm.backbones.page import refresh
 from minivlm.backbones.recipes import RECIPES
 from minivlm.backbones.store import FOLDER, BackboneError, built, card, load, publish
 from minivlm.backbones.training import Run
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m minivlm.backbones", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the backbones, and how good those are that are here")
+    listing = commands.add_parser("list", help="the backbones, and how good those are that are here")
+    listing.add_argument("--write", type=Path, help="refresh the table between the markers of this page")
     commands.add_parser("check", help="hashes and versions of those that are here")
     train = commands.add_parser("train", help="make one, or go on making it")
     train.add_argument("name", choices=list(RECIPES))
@@ -48,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         where = publish(given.name, run.go(report=report))
         state.unlink(missing_ok=True)
         print(f"written: {where}")
+        return 0
+    if given.command == "list" and given.write:
+        given.write.write_text(refresh(given.write.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     wrong = 0
     for name in RECIPES:

@@ -53,7 +53,10 @@ def _asked(questions: Iterable[Question]) -> list[Reading]:
 def _scene(rng: np.random.Generator, n: int) -> list[Reading]:
     """A description and some questions about it; half of the scenes have three objects."""
     ask, read = Questions(rng, pairs=all_pairs()), []
-    for these in [*things(_scenes(rng, n - n // 4)), *things(_scenes(rng, n // 4, (3, 3)))] if n > 3 else things(_scenes(rng, n)):
+    described = things(_scenes(rng, n - n // 4))
+    if n > 3:
+        described += things(_scenes(rng, n // 4, (3, 3)))
+    for these in described:
         asked = ask(these, QUESTIONS)
         turns = tuple(dict.fromkeys((q.question, q.answer) for q in asked))
         told = asked[0].told if asked else full(these) + "."

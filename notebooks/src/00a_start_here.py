@@ -125,6 +125,91 @@ ax.axis("off")
 plt.show()
 
 # %% [markdown]
+# ### What else there is
+#
+# Some ideas of the course need more than shapes. There are **signs to read**, on cards of any size, handwriting of real
+# people (the UCI digits), and tables with rows and columns. Every question has one answer, and the answer is known:
+
+# %% alt="A card with signs, a handwritten number and a table, each with a question and its answer below."
+from minivlm.world import document_questions, documents, numbers, strings
+
+rng = world.generator("things to read", seed=1)
+card = strings.draw_strings(rng, 1, 64, 96, length=(4, 5), size=(18, 22))
+number = numbers.draw_numbers(rng, 1, 32, 48, digits=(3, 3), size=(14, 16))
+table = documents.draw_documents(rng, 1, rows=(4, 4), columns=(3, 3), styles=("words",))
+pictures = [
+    strings.render(card, 160, 240)[0],
+    numbers.render(number, 160, 240)[0],
+    documents.render(table, 160, 240)[0],
+]
+asked = [
+    strings.StringQuestions(rng, ["read"])(card)[0],
+    numbers.NumberQuestions(rng, ["digits"])(number)[0],
+    document_questions.DocumentQuestions(rng, ["cell"])(table)[0],
+]
+titles = [f"{q.question} {q.answer}" for q in asked]
+plots.show_images(pictures, titles, columns=3, size=3)
+plt.show()
+
+# %% [markdown]
+# There is **time**: videos, which can be seen at any number of frames a second, and sounds, in which every letter is a tone.
+
+# %% alt="Eight frames of a video in which things move; below it the spectrogram of a spelled word, a step for each letter."
+from minivlm.world import motion, sounds, videos
+
+rng = world.generator("time", seed=3)
+film, asked = videos.draw_questions(rng, 1, ["direction"])
+frames, times = motion.frames(film, rate=1, height=64, width=64)
+seconds = [f"second {t:g}" for t in times[0].tolist()]
+plots.show_images(frames[0][:8], seconds[:8], columns=8, size=1.1)
+plt.show()
+print(asked[0].question, asked[0].answer)
+
+heard = sounds.draw_sounds(rng, ["purple star"], snr=(10, 12))
+wave = sounds.waveform(heard, rate=8000)[0]
+fig, ax = plt.subplots(figsize=(9, 2))
+ax.specgram(wave.numpy(), NFFT=512, noverlap=384, Fs=8000, cmap="cividis", vmin=-90)
+ax.set(ylim=(300, 2000), xlabel="seconds", ylabel="hertz")
+plt.show()
+question = sounds.ask(heard, "tones")[0]
+print(question.question, question.answer, "|", heard.texts()[0])
+
+# %% [markdown]
+# There are **pictures that belong together**: things with invented names, and two pictures to compare. There are **places**
+# in a picture, as boxes, and tables on which a robot has something to do.
+
+# %% alt="Two pictures with invented names and a third to be named; two pictures that differ in one thing."
+from minivlm.world import boxes, compare, episodes, refer, robot, robot_pictures
+from minivlm.world.robot_questions import RobotQuestions
+from torchvision.utils import draw_bounding_boxes
+
+rng = world.generator("together", seed=1)
+named, (pair, asked) = episodes.draw_episodes(rng, 1), compare.compare(rng, 1)
+first, second, last = (x.strip() for x in named.interleaved("|")[0].split("|")[1:])
+titles = [first, second, f"{last} {named.answers()[0]}", "first picture", "second picture"]
+pictures = [*world.render(named.scenes(), 128)]
+pictures += [world.render(scenes, 128)[0] for scenes in (pair.first, pair.second)]
+plots.show_images(pictures, titles, columns=5, size=1.7)
+plt.show()
+print(asked[0].question, asked[0].answer)
+
+# %% alt="A scene with a box around the thing that is meant, and a robot's table with a goal and the plan for it."
+scene = world.draw_scenes(rng, 1, (3, 3))
+meant = refer.refer(rng, scene)[0]
+box = boxes.boxes(scene, 160, 160)[0, meant.slot][None]
+image = (world.render(scene, 160)[0] * 255).to(torch.uint8)
+boxed = draw_bounding_boxes(image, box, colors="black", width=3) / 255
+table = robot.draw_tables(rng, 1)
+plan = RobotQuestions(rng, ["plan"])(table)[0]
+pictures = [boxed, robot_pictures.render_tables(table, 160, 160)[0]]
+plots.show_images(pictures, [meant.phrase, "a robot's table"], columns=2, size=2.2)
+plt.show()
+print(boxes.write("qwen_vl", box, 160, 160, [meant.phrase]))
+print(plan.question, plan.answer, sep="\n")
+
+# %% [markdown]
+# All of it, with what guessing gives for each kind of question, is on [the world's page](../docs/world.md).
+#
 # ### What is kept back
 #
 # To see whether a model *understands* or *remembers*, some things must never be shown to it. Of the 64 pairs of colour and

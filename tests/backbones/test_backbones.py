@@ -196,3 +196,12 @@ def test_texts_speak_of_all_pairs_and_pictures_do_not():
             pairs = zip(scenes.colour[scenes.present].tolist(), scenes.shape[scenes.present].tolist(), strict=True)
             seen |= set(pairs)
     assert not seen & set(world.HELD_OUT), "a picture shows a held-out pair"
+
+
+def test_the_page_of_backbones_is_fresh():
+    from minivlm.backbones.page import refresh
+
+    page = (store.FOLDER.parents[1] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert refresh(page) == page, "run: python -m minivlm.backbones list --write docs/backbones.md"
+    with pytest.raises(ValueError, match="markers|lines"):
+        refresh("nothing")

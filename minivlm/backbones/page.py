@@ -1,0 +1,57 @@
+"""The table of `docs/backbones.md`, made from the cards."""
+
+from minivlm.backbones.store import built, card
+
+#: The lines between which the page holds its table.
+START, END = "<!-- made by: python -m minivlm.backbones list --write docs/backbones.md -->", "<!-- end -->"
+
+
+def table() -> str:
+    """What the cards say, as Markdown: a section for each backbone that is here."""
+    sections = []
+    for name in built():
+        about = card(name)
+        recipe = about["recipe"]
+        rows = [
+            f"### {name}",
+            f"{about['what'][0].upper()}{about['what'][1:]}. {about['parameters']:,} parameters, trained for"
+            f" {recipe['steps']:,} steps of {recipe['batch']} in {about['hours']:.1f} hours ({about['device']}), seed"
+            f" {recipe['seed']}, on world {about['world']}.",
+            "\n".join(["| measured on | right |", "|---|---:|", *_rows(about["metrics"])]),
+        ]
+        by_objects = _by_objects(about["metrics"])
+        sections.append("\n\n".join(rows + by_objects))
+    return "\n\n".join(sections)
+
+
+def _rows(metrics: dict[str, float]) -> list[str]:
+    plain = {kind: value for kind, value in metrics.items() if not kind.startswith("scene ")}
+    return [f"| {kind} | {value:.1%} |" for kind, value in plain.items()]
+
+
+def _by_objects(metrics: dict[str, float]) -> list[str]:
+    """Scene questions, a column for each number of things."""
+    cells: dict[str, dict[str, float]] = {}
+    for kind, value in metrics.items():
+        if kind.startswith("scene "):
+            name, objects = kind.removeprefix("scene ").rpartition(" ")[::2]
+            cells.setdefault(name or "all", {})[objects] = value
+    if not cells:
+        return []
+    head = ["| scene | 1 thing | 2 things | 3 things |", "|---|---:|---:|---:|"]
+    body = [
+        f"| {name} | " + " | ".join(f"{row[n]:.1%}" if n in row else "" for n in "123") + " |"
+        for name, row in cells.items()
+    ]
+    return ["\n".join(head + body)]
+
+
+def refresh(page: str) -> str:
+    """The page with a fresh table between its markers.
+
+    Raises:
+        ValueError: a page without the markers.
+    """
+    if page.count(START) != 1 or page.count(END) != 1 or page.index(START) > page.index(END):
+        raise ValueError(f"the page needs each of the lines {START!r} and {END!r} once, in this order.")
+    return f"{page[: page.index(START)]}{START}\n\n{table()}\n\n{page[page.index(END) :]}"

@@ -19,6 +19,11 @@ from minivlm.language.tokenizer import Tokenizer
 from minivlm.models.clip import CLIP, CLIPConfig, Pairs
 from minivlm.training import parameter_groups
 from minivlm.vision.processor import normalize
+from minivlm.world import documents
+from minivlm.world.asking import ask
+from minivlm.world.corpus import read
+from minivlm.world.questions import Questions
+from minivlm.world.scenes import things
 
 BATCH = 96  # as in notebook 01
 
@@ -40,7 +45,7 @@ def measure() -> dict[str, float]:
     rng, n = world.generator("speed"), 2048
     say, tokenizer = world.Captions(rng), Tokenizer(world.vocabulary())
     scenes = world.draw_scenes(rng, n)
-    captions = say(scenes)
+    captions, these_things = say(scenes), things(scenes)
     model = CLIP(CLIPConfig.tiny(len(tokenizer), tokenizer.eos))
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-4, fused=True)
 
@@ -54,6 +59,9 @@ def measure() -> dict[str, float]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
+    document = documents.draw_documents(rng, 1)
+    fullest = documents.draw_documents(rng, 1, rows=(8, 8), columns=(6, 6))
+    asked = Questions(rng)
     fixed = batch()
     making, training = seconds(batch), seconds(lambda: step(fixed))
     return {
@@ -62,7 +70,12 @@ def measure() -> dict[str, float]:
         "drawn_and_rendered_32px_per_second": n / seconds(lambda: world.render(world.draw_scenes(rng, n), 32)),
         "captions_written_per_second": n / seconds(lambda: say(scenes)),
         "captions_tokenised_per_second": n / seconds(lambda: tokenizer.batch(captions, 40)),
+        "questions_asked_per_second": n / seconds(lambda: [asked(these) for these in these_things]),
+        "scenes_with_balanced_questions_per_second": n / seconds(lambda: ask(rng, n), 5),
+        "texts_for_reading_per_second": 1024 / seconds(lambda: read("speed", 0, 0, 1024), 5),
         "render_512px_ms": 1000 * seconds(lambda: world.render(scenes[0], 512)),
+        "document_512px_ms": 1000 * seconds(lambda: documents.render(document, 512), 51),
+        "fullest_document_512px_ms": 1000 * seconds(lambda: documents.render(fullest, 512), 51),
         "clip_batch_made_ms": 1000 * making,
         "clip_step_ms": 1000 * training,
         "data_share_of_a_step": making / (making + training),

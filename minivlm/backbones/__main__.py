@@ -2,6 +2,7 @@
 
     python -m minivlm.backbones list
     python -m minivlm.backbones train language-cpu        (stop it at any time; the same command goes on)
+    python -m minivlm.backbones measure language-cpu      (accuracies on its card, once more)
     python -m minivlm.backbones check                     (hashes and versions of those that are here)
 """
 
@@ -14,7 +15,7 @@ import torch
 from minivlm.backbones.language import metrics, world_tokenizer
 from minivlm.backbones.page import refresh
 from minivlm.backbones.recipes import RECIPES
-from minivlm.backbones.store import FOLDER, BackboneError, built, card, load, publish
+from minivlm.backbones.store import FOLDER, BackboneError, built, card, load, measure, publish
 from minivlm.backbones.training import Run
 from minivlm.backbones.vision import metrics as vision_metrics
 
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     listing = commands.add_parser("list", help="the backbones, and how good those are that are here")
     listing.add_argument("--write", type=Path, help="refresh the table between the markers of this page")
     commands.add_parser("check", help="hashes and versions of those that are here")
+    again = commands.add_parser("measure", help="measure one that is here once more, for its card")
+    again.add_argument("name", choices=list(RECIPES))
     train = commands.add_parser("train", help="make one, or go on making it")
     train.add_argument("name", choices=list(RECIPES))
     train.add_argument("--state", type=Path, help="file of the running state (default: beside the others, not in git)")
@@ -50,6 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         where = publish(given.name, run.go(report=report))
         state.unlink(missing_ok=True)
         print(f"written: {where}")
+        return 0
+    if given.command == "measure":
+        torch.set_num_threads(1)
+        print("  ".join(f"{kind} {value:.2f}" for kind, value in measure(given.name).items()))
         return 0
     if given.command == "list" and given.write:
         given.write.write_text(refresh(given.write.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,7 +17,7 @@ def table() -> str:
             f"{about['what'][0].upper()}{about['what'][1:]}. {about['parameters']:,} parameters, trained for"
             f" {recipe['steps']:,} steps of {recipe['batch']} in {about['hours']:.1f} hours ({about['device']}), seed"
             f" {recipe['seed']}, on world {about['world']}.",
-            "\n".join(["| measured on | right |", "|---|---:|", *_rows(about["metrics"])]),
+            "\n".join(["| measured on | right | by kind |", "|---|---:|---|", *_rows(about["metrics"])]),
         ]
         by_objects = _by_objects(about["metrics"])
         sections.append("\n\n".join(rows + by_objects))
@@ -25,8 +25,15 @@ def table() -> str:
 
 
 def _rows(metrics: dict[str, float]) -> list[str]:
-    plain = {kind: value for kind, value in metrics.items() if not kind.startswith("scene ")}
-    return [f"| {kind} | {value:.1%} |" for kind, value in plain.items()]
+    """A row for each task; its kinds, if there are several, in a line of their own."""
+    rows = []
+    for task, value in metrics.items():
+        if task.startswith("scene ") or " / " in task:
+            continue
+        kinds = {kind.split(" / ")[1]: v for kind, v in metrics.items() if kind.startswith(f"{task} / ")}
+        parts = ", ".join(f"{kind} {v:.0%}" for kind, v in kinds.items()) if len(kinds) > 1 else ""
+        rows.append(f"| {task} | {value:.1%} | {parts} |")
+    return rows
 
 
 def _by_objects(metrics: dict[str, float]) -> list[str]:

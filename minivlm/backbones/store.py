@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,8 @@ from minivlm.language.decoder import Decoder
 from minivlm.models.clip import CLIP
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "backbones"
-CARD, WEIGHTS = "card.json", "model.safetensors"
+CARD, CONFIG, WEIGHTS = "card.json", "config.json", "model.safetensors"
+KEYS = ("recipe", "parameters", "metrics", "weights_sha256", "config_sha256", "vocabulary", "losses", "hours", "device")
 
 
 class BackboneError(ValueError):
@@ -46,10 +48,14 @@ def built() -> list[str]:
     return [name for name in RECIPES if (folder(name) / CARD).exists()]
 
 
-def vocabulary_hash() -> str:
-    """Hash of the vocabulary: another one would give the same ids other meanings."""
+def vocabulary(specials: int | None = None) -> dict[str, Any]:
+    """What gives ids their meaning: the first `specials` special tokens (default: all) and all words. A special token that
+    is appended takes an id that was kept free, so it changes nothing for a backbone; a word needs weights of its own.
+    """
     tokenizer = world_tokenizer()
-    return hashlib.sha256("\n".join([*tokenizer.specials, *tokenizer.words]).encode()).hexdigest()
+    named = tokenizer.specials[:specials]
+    text = "\n".join([*named, *tokenizer.words])
+    return {"specials": len(named), "words": len(tokenizer.words), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def card(name: str) -> dict[str, Any]:
@@ -66,7 +72,11 @@ def card(name: str) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BackboneError(f"{path} is damaged ({error}); restore it from the repository.") from error
-    expected = {"name": name, "version": VERSION, "world": world.VERSION, "vocabulary_sha256": vocabulary_hash()}
+    if not isinstance(found, dict) or (lost := [key for key in KEYS if key not in found]):
+        lacks = f"lacks {', '.join(lost)}" if isinstance(found, dict) else "is no card"
+        raise BackboneError(f"{path} {lacks}; restore it from the repository.")
+    known = found["vocabulary"] if isinstance(found["vocabulary"], dict) else {}
+    expected = {"name": name, "version": VERSION, "world": world.VERSION, "vocabulary": vocabulary(known.get("specials"))}
     for key, value in expected.items():
         if found.get(key) != value:
             raise BackboneError(
@@ -97,14 +107,15 @@ def load(name: str) -> Decoder | CLIP:
 
 
 def _check_hash(name: str) -> None:
-    wanted, path = card(name)["weights_sha256"], folder(name) / WEIGHTS
-    if not path.exists():
-        raise BackboneError(f"{path} is missing; restore it from the repository.")
-    if file_hash(path) != wanted:
-        raise BackboneError(
-            f"{path} ({path.stat().st_size} bytes) is damaged or another file: its sha256 is {file_hash(path)}, and its card"
-            f" says {wanted}. Restore it from the repository."
-        )
+    about = card(name)
+    for path, wanted in ((folder(name) / WEIGHTS, about["weights_sha256"]), (folder(name) / CONFIG, about["config_sha256"])):
+        if not path.exists():
+            raise BackboneError(f"{path} is missing; restore it from the repository.")
+        if file_hash(path) != wanted:
+            raise BackboneError(
+                f"{path} ({path.stat().st_size} bytes) is damaged or another file: its sha256 is {file_hash(path)}, and its"
+                f" card says {wanted}. Restore it from the repository."
+            )
 
 
 def file_hash(path: Path) -> str:
@@ -112,13 +123,30 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def measured(model: Decoder | CLIP) -> dict[str, float]:
+    """What the card says of a backbone's accuracy."""
+    found = language_metrics(model, world_tokenizer()) if isinstance(model, Decoder) else vision_metrics(model)
+    return {kind: round(value, 4) for kind, value in found.items()}
+
+
+def measure(name: str) -> dict[str, float]:
+    """Measure a backbone that is here once more, and write what is found into its card."""
+    about = card(name) | {"metrics": measured(load(name))}
+    path = folder(name) / CARD
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return about["metrics"]
+
+
 def publish(name: str, run: Run, where: Path | None = None) -> Path:
-    """Measure a trained backbone, and write weights, config and card, whole or not at all."""
+    """Measure a trained backbone, and write weights, config and card: what is there is whole, and an earlier one is only
+    deleted once the new one stands in its place.
+    """
     where = folder(name) if where is None else where
     where.parent.mkdir(parents=True, exist_ok=True)
     model: nn.Module = getattr(run.model, "decoder", run.model).cpu().eval()
     is_language = isinstance(model, Decoder)
-    found = language_metrics(model, world_tokenizer()) if is_language else vision_metrics(model)
     with tempfile.TemporaryDirectory(dir=where.parent) as temporary:
         new = Path(temporary) / "new"
         checkpoints.save(model, new)
@@ -130,11 +158,12 @@ def publish(name: str, run: Run, where: Path | None = None) -> Path:
             else "CLIP, trained on pictures and captions of the world; no picture shows a held-out pair",
             "held_out_pairs": "in the texts, as in language at large" if is_language else "in no picture and no caption",
             "world": world.VERSION,
-            "vocabulary_sha256": vocabulary_hash(),
+            "vocabulary": vocabulary(),
             "recipe": asdict(run.recipe),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "metrics": {kind: round(value, 4) for kind, value in found.items()},
+            "metrics": measured(model),
             "weights_sha256": file_hash(new / WEIGHTS),
+            "config_sha256": file_hash(new / CONFIG),
             "hours": round(run.seconds / 3600, 3),
             "device": torch.cuda.get_device_name() if run.device.type == "cuda" else f"one core, {platform.machine()}",
             "torch": torch.__version__.split("+")[0],
@@ -144,7 +173,9 @@ def publish(name: str, run: Run, where: Path | None = None) -> Path:
         if not is_language:
             about |= {"pixel_mean": MEAN, "pixel_std": STD}
         (new / CARD).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        old = where.with_name(f"{where.name}.old.tmp")
         if where.exists():
-            os.replace(where, Path(temporary) / "old")
+            os.replace(where, old)
         os.replace(new, where)
+        shutil.rmtree(old, ignore_errors=True)
     return where

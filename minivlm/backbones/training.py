@@ -49,6 +49,7 @@ class Run:
     def __init__(self, recipe: Recipe, state: Path | None = None, device: str | torch.device = "cpu") -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.state_file, self.device = recipe, state, torch.device(device)
+        self.mark = "" if state is None else fingerprint(recipe)
         self.model = recipe.build().to(self.device)
         groups = parameter_groups(self.model, recipe.weight_decay)
         fused = self.device.type in ("cpu", "cuda")
@@ -102,7 +103,7 @@ class Run:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def _save(self, path: Path) -> None:
-        about = {"step": self.step, "seconds": self.seconds, "losses": self.losses, "recipe": fingerprint(self.recipe)}
+        about = {"step": self.step, "seconds": self.seconds, "losses": self.losses, "recipe": self.mark}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         save_file(self._tensors(), temporary, metadata={"run": json.dumps(about)})
@@ -115,8 +116,8 @@ class Run:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as the state of a training run ({error}); delete it.") from error
-        if about["recipe"] != fingerprint(self.recipe):
-            raise ValueError(f"{path} is the state of another recipe; delete it, or give another folder.")
+        if about["recipe"] != self.mark:
+            raise ValueError(f"{path} is the state of another recipe, or of another world; delete it, or give another folder.")
         for name, p in self.model.named_parameters():
             p.data.copy_(tensors[f"model.{name}"])
             keys = [key for key in tensors if key.startswith("optimizer.") and key.split(".", 2)[2] == name]
@@ -125,5 +126,7 @@ class Run:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Hash of a recipe's numbers."""
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+    """Hash of a recipe's numbers and of the batch it begins with: a changed world would go on as another one."""
+    first = next(iter(recipe.batches(0)))
+    data = b"".join(part.contiguous().numpy().tobytes() for part in first)
+    return hashlib.sha256(repr(recipe).encode() + data).hexdigest()[:16]

@@ -1,5 +1,5 @@
-"""Text <-> token ids: one token for each known word, bytes for everything else,
-exact both ways.
+"""Text -> token ids -> the same text: one token for each known word, bytes for
+everything else.
 
 A word token *includes the space before it*, except where none is expected: at the
 start, after a line break and after a special token. Whatever departs from that is
@@ -18,8 +18,8 @@ from torch import Tensor
 from minivlm.language.specials import FIRST, SPECIALS
 
 #: Ids kept for special tokens, used or not, so that adding one later changes no other
-#: id: when the number was fixed, 512 were free (and it is a multiple of 64, which
-#: hardware likes). Never change it.
+#: id: hundreds are free (and it is a multiple of 64, which hardware likes). Never
+#: change it.
 SPECIAL_IDS = 640
 
 _SPACE = SPECIAL_IDS + ord(" ")

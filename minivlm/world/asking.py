@@ -42,12 +42,14 @@ def ask(
     kinds: Iterable[str] = tuple(questions.KINDS),
     objects: Any = (1, 3),
     pairs: Iterable[tuple[int, int]] = SEEN,
+    **drawn: Any,
 ) -> tuple[Scenes, list[Question]]:
     """Draw `n` scenes of `objects[0]` to `objects[1]` objects of `pairs`, and a question about each, in random order.
 
     Kinds of `questions.KINDS` come equally often, and so do the answers of each but `at` and `beside`, which have as many
     as there are pairs; for `same`, the answers for each property. What cannot be divided evenly is left to chance. A call
-    has a price of its own: ask for thousands at a time, or take `batches`.
+    has a price of its own: ask for thousands at a time, or take `batches`. `drawn` are further settings of `draw_scenes`
+    (`sizes`, `aspect`, `slots`): many small things on a wide picture.
 
     Raises:
         ValueError: no questions, no kinds or unknown ones, or scenes about which a kind cannot be asked with each of its
@@ -55,7 +57,7 @@ def ask(
     """
     pairs = [tuple(pair) for pair in pairs]
     known = {kind: _question(kind, make, objects, pairs) for kind, make in questions.KINDS.items()}
-    scenes, made = _fill(rng, n, _chosen(kinds, known, n), objects, pairs)
+    scenes, made = _fill(rng, n, _chosen(kinds, known, n), objects, pairs, drawn)
     return scenes, [Question(*row) for row in made]
 
 
@@ -65,11 +67,12 @@ def reason(
     kinds: Iterable[str] = tuple(reasoning.KINDS),
     objects: Any = (2, 3),
     pairs: Iterable[tuple[int, int]] = SEEN,
+    **drawn: Any,
 ) -> tuple[Scenes, list[Reasoned]]:
     """The same for questions with chains of thought, of kinds of `reasoning.KINDS`."""
     pairs = [tuple(pair) for pair in pairs]
     known = {kind: _thought(kind, make, objects, pairs) for kind, make in reasoning.KINDS.items()}
-    scenes, made = _fill(rng, n, _chosen(kinds, known, n), objects, pairs)
+    scenes, made = _fill(rng, n, _chosen(kinds, known, n), objects, pairs, drawn)
     return scenes, [Reasoned(*row) for row in made]
 
 
@@ -102,7 +105,7 @@ def wanted(rng: np.random.Generator, n: int, kinds: dict[str, Sequence[Cell]]) -
     )
 
 
-def _fill(rng, n: int, kinds: dict[str, Kind], objects: Any, pairs: list) -> tuple[Scenes, list[tuple]]:
+def _fill(rng, n: int, kinds: dict[str, Kind], objects: Any, pairs: list, drawn: dict) -> tuple[Scenes, list[tuple]]:
     left = wanted(rng, n, {kind: how.cells for kind, how in kinds.items()})
     parts: list[Scenes] = []
     rows: list[tuple] = []
@@ -114,7 +117,7 @@ def _fill(rng, n: int, kinds: dict[str, Kind], objects: Any, pairs: list) -> tup
                 f"no scene with objects={objects} of these {len(pairs)} pairs was found of which {kind!r} can be asked"
                 f" with the answer {' '.join(cell) or 'that it has'!r}. Allow more objects or pairs, or leave the kind out."
             )
-        pool = draw_scenes(rng, max(POOL, len(todo)), objects, pairs)
+        pool = draw_scenes(rng, max(POOL, len(todo)), objects, pairs, **drawn)
         tried = rng.permutation(max(len(todo), len(pool))) % len(todo)  # a kind as often as it is still wanted
         kept = []
         for i, (these, which) in enumerate(zip(things(pool), tried.tolist(), strict=False)):

@@ -194,7 +194,9 @@ def _read(how: Convention, text: str) -> list[tuple[str, list[float]]]:
     one = _pattern(how.form, number)
     bare = one.replace("(\\d", "(?:\\d")
     several = bare if how.between is None else rf"{bare}(?:\s*{_pattern(how.between)}\s*{bare})*"
-    name = _pattern(how.phrase, rf"([^{re.escape(_RESERVED)}]+?)") if how.phrase else "()"
+    text = re.sub(r"\s+", " ", text.strip())  # long runs of spaces would take the patterns a long time
+    name = _pattern(how.phrase, rf"([^\s{re.escape(_RESERVED)}](?:[^{re.escape(_RESERVED)}]*[^\s{re.escape(_RESERVED)}])?)")
+    name = name if how.phrase else "()"
     group = re.compile(rf"\s*{name}\s*{_pattern(how.around, f'({several})')}\s*")
     found, start = [], 0
     while start < len(text):
@@ -215,11 +217,11 @@ def _read_json(text: str) -> list[tuple[str, list[float]]]:
     try:
         rows = json.loads(re.sub(r"\A\s*```(?:json)?|```\s*\Z", "", text))
         found = [(row["label"], row["bbox_2d"]) for row in rows]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"boxes are a JSON list such as {form}; got {text!r}.") from error
     for label, numbers in found:
         good = isinstance(label, str) and isinstance(numbers, list) and len(numbers) == 4
-        if not good or not all(type(number) in (int, float) for number in numbers):
+        if not good or not all(type(number) in (int, float) and abs(number) < 2**31 for number in numbers):
             raise ValueError(f"boxes are a JSON list such as {form}; got {text!r}.")
     return [(label, [float(number) for number in numbers]) for label, numbers in found]
 

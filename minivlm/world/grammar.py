@@ -63,12 +63,14 @@ def noun(thing: Thing, size: bool = True) -> str:
 
 
 def listed(phrases: Sequence[str]) -> str:
-    """`x`, `x and y`, `x, y and z`."""
+    """`x`, `x and y`, `x, y and z`; `nothing` where there is none."""
+    if not phrases:
+        return "nothing"
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def relation(a: Thing, b: Thing) -> str:
-    """How the first thing stands to the second, along the axis on which they are further apart."""
+    """How the first thing stands to the second, along the axis on which they are further apart in fractions of the picture."""
     dx, dy = a.x - b.x, a.y - b.y
     if abs(dx) > abs(dy):
         return "to the left of" if dx < 0 else "to the right of"
@@ -123,7 +125,7 @@ class Captions:
             if name == "short":
                 said.append(self.frames[frame[i]].format(_short(these, detail[i])))
             elif name == "tags":
-                said.append(", ".join(f"{thing.colour} {thing.shape}" for thing in these))
+                said.append(", ".join(f"{thing.colour} {thing.shape}" for thing in these) or listed([]))
             else:
                 text = full(these, place_first=detail[i][-1])
                 said.append(text if name == "full" else _long(these, text))
@@ -141,7 +143,7 @@ def _short(these: list[Thing], detail: list[bool]) -> str:
 
 def _long(these: list[Thing], text: str) -> str:
     many = "there is one thing" if len(these) == 1 else f"there are {number(len(these))} things"
-    pairs = zip(these, these[1:], strict=False)
+    pairs = [(a, b) for a, b in zip(these, these[1:], strict=False) if a[:2] != b[:2]]  # whoever is meant has a name
     standing = [f"the {a.colour} {a.shape} is {relation(a, b)} the {b.colour} {b.shape}" for a, b in pairs]
     return ". ".join([text, many, *standing])
 

@@ -161,6 +161,10 @@ def film(*objects: Any, seconds: Any = 8, background: Any = (0.94, 0.94, 0.94)) 
         numbers = [row[key] for key in ("speed", "appear", "vanish", "change", "back")]
         if not all(_is_number(value) and value >= 0 for value in numbers):
             raise ValueError(f"speed, appear, vanish, change and back are numbers from 0 on; got {dict(thing)}.")
+        if not (row["appear"] < min(row["vanish"], seconds) and row["change"] < row["back"]):
+            raise ValueError(f"appear comes before vanish and the end, change before back; got {dict(thing)}.")
+        if row["turns"] is None and {"change", "back"} & set(thing):
+            raise ValueError(f"change and back say when a thing has the colour it turns; got {dict(thing)} without turns.")
         rows.append(row)
     scene = compose(*plain, background=background)
     if (scene.size >= 0.5 - MARGIN).any() or any(not row["speed"] < math.inf for row in rows):

@@ -241,7 +241,13 @@ class Questions:
         self.rng, self.kinds, self.pairs = rng, kinds, pairs
 
     def __call__(self, these: Sequence[Thing], n: int = 1) -> list[Question]:
-        """Up to `n` questions about one scene: fewer where it does not allow one of the kind that was drawn."""
+        """Up to `n` questions about one scene: fewer where it does not allow one of the kind that was drawn.
+
+        Raises:
+            ValueError: a scene without things.
+        """
+        if not these:
+            raise ValueError("there is nothing to ask about a scene without things; draw or choose scenes with some.")
         order = self.rng.permutation(len(these)).tolist()
         told = full([these[i] for i in order]) + "."
         asked = []

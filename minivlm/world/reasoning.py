@@ -99,7 +99,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Sequence[Thing]], Steps]] = {
 
 #: Kind -> probability of a guess among all answers.
 CHANCE: dict[str, float] = {
-    "property beside": 1 / (len(COLOURS) + len(SHAPES)),
+    "property beside": 1 / len(COLOURS),  # the question says whether it wants one of the colours or of as many shapes
     "count beside": 1 / 3,
     "more": 1 / 2,
 }

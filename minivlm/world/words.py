@@ -5,7 +5,7 @@ from importlib import import_module
 
 from minivlm.world.palette import COLOURS, SHAPES, SIZES
 
-#: Modules of the world that make texts, in the order in which their words enter. The order decides ids: append only.
+#: Modules of the world that make texts, in the order in which their words enter. The order decides ids: leave it.
 _MODULES = (
     "grammar", "questions", "reasoning", "refer", "compare", "web", "episodes", "strings", "numbers",
     "document_questions", "videos", "sounds", "robot_words", "corpus",
@@ -36,14 +36,20 @@ EVERYDAY = tuple(
 )
 
 
+#: Modules that came after the words were fixed: theirs stand behind all others.
+_LATER: tuple[str, ...] = ()
+
+
 @cache
 def _words() -> tuple[str, ...]:
-    words = [*COLOURS, *SHAPES, *SIZES]
-    for module in _MODULES:
-        words += import_module(f"minivlm.world.{module}").WORDS
-    return tuple(dict.fromkeys([*words, *EVERYDAY]))
+    def said(modules: tuple[str, ...]) -> list[str]:
+        return [word for module in modules for word in import_module(f"minivlm.world.{module}").WORDS]
+
+    return tuple(dict.fromkeys([*COLOURS, *SHAPES, *SIZES, *said(_MODULES), *EVERYDAY, *said(_LATER)]))
 
 
 def vocabulary() -> list[str]:
-    """Every word, lower case, in a fixed order; a new word changes the ids of those after it, and `world.VERSION`."""
+    """Every word, lower case, in a fixed order. Trained weights depend on it: a new word is a new `world.VERSION`, unless
+    it comes after all others (`_LATER`), and even then older backbones do not know it.
+    """
     return list(_words())

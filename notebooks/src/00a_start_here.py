@@ -272,7 +272,7 @@ for text in (
 # Some tokens are no text: `<bos>` begins one, `<eos>` ends it, and `<pad>` fills up a batch of texts of unequal length.
 # Each model of the course brings more, `<image>` for the place of a picture most of all. All of them have their numbers
 # already, and there is room for others, so that no notebook ever renumbers a word. Only *you* write them: what a stranger
-# types may look like one and stays plain text.
+# types may look like one, and `encode(text, specials=False)` keeps it plain text.
 
 # %%
 print(FIRST, "and", len(SPECIALS) - len(FIRST), "more, such as", SPECIALS[4:9])

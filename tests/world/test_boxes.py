@@ -186,3 +186,16 @@ def test_impossible_boxes_are_refused(text, words):
 def test_impossible_requests_say_why(arguments, words):
     with pytest.raises(ValueError, match=words):
         write(*arguments)
+
+
+@pytest.mark.parametrize("convention", list(CONVENTIONS))
+@pytest.mark.parametrize("text", [" " * 3000, "<ref>" + " " * 3000, "<ref>" + "a " * 3000, "[" * 50_000])
+def test_what_a_model_may_write_by_mistake_is_refused(convention, text):
+    """Not looked at for minutes, nor until the stack is full."""
+    with pytest.raises(ValueError, match="box"):
+        parse(convention, text, 100, 100)
+
+
+def test_a_number_beyond_all_pictures_is_refused():
+    with pytest.raises(ValueError, match="box"):
+        parse("qwen2_5_vl", '[{"bbox_2d": [1, 2, 3, ' + "9" * 400 + '], "label": "red star"}]', 100, 100)

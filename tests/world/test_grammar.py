@@ -1,6 +1,7 @@
 """Every caption is true of its scene, checked by a reader that knows the scene's facts but not the grammar."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -101,3 +102,18 @@ def test_odd_captions_say_why(wrong):
 @pytest.mark.parametrize(("noun", "words"), [("orange star", "an orange star"), ("red star", "a red star")])
 def test_articles(noun, words):
     assert world.article(noun) == words
+
+
+def test_nothing_is_said_to_stand_beside_itself():
+    """Of two things alike, no relation can be told; in words that is `the red star is below the red star`."""
+    say = world.Captions(world.generator("alike"), styles=("long",))
+    scenes = world.draw_scenes(world.generator("alike"), 400, (2, 3), pairs=[(0, 6), (4, 5)])
+    for caption in say(scenes):
+        assert not re.search(r"the (\w+ \w+) is (?:to the \w+ of|above|below) the \1\b", caption), caption
+
+
+@pytest.mark.parametrize("style", ["tags", "short", "full"])
+def test_an_empty_scene_is_told_as_such(style):
+    scene = world.compose(dict(colour="red", shape="star"))
+    empty = replace(scene, present=scene.present & False)
+    assert "nothing" in world.Captions(world.generator("empty"), styles=(style,))(empty)[0]

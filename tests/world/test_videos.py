@@ -362,6 +362,10 @@ def test_impossible_draws_say_why(request_, words):
         (dict(appear="soon"), "numbers from 0 on"),
         (dict(size=0.5), "size must be below"),
         (dict(weight=1), "weight"),
+        (dict(appear=5, vanish=3), "appear comes before vanish"),
+        (dict(appear=30), "appear comes before vanish and the end"),
+        (dict(turns="blue", change=6, back=3), "change before back"),
+        (dict(change=2), "without turns"),
     ],
 )
 def test_filming_nonsense_says_why(thing, words):

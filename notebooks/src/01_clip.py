@@ -40,7 +40,7 @@ plots.use_style()
 lesson = Lesson("01_clip")
 run = lesson.choose(
     cpu=dict(width=96, layers=2, image_size=32, batch=96, lr=2e-3,
-             steps=1000, control_steps=100, test=1024),
+             steps=1200, control_steps=120, test=1024),
     gpu=dict(width=192, layers=4, image_size=64, batch=512, lr=1e-3,
              steps=4000, control_steps=400, test=2048),
     smoke=dict(batch=16, steps=2, control_steps=2, test=64),

@@ -157,6 +157,16 @@ def test_a_state_of_another_recipe_or_damaged_is_refused(tmp_path):
         Run(TINY, path)
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("gpu")])
+def test_the_large_recipes_take_a_step(name):
+    """On the CPU and with a small batch: what is not trained here can be trained elsewhere."""
+    run = Run(replace(RECIPES[name], batch=4))
+    before = {key: p.detach().clone() for key, p in run.model.named_parameters()}
+    run.go(until=1)
+    changed = [key for key, p in run.model.named_parameters() if not torch.equal(p, before[key])]
+    assert len(changed) == len(before), f"untouched by a step: {sorted(set(before) - set(changed))}"
+
+
 def test_publishing_writes_a_backbone_that_loads(tmp_path):
     run = Run(TINY).go(until=LOG_EVERY)
     where = store.publish("language-cpu", run, tmp_path / "new")

@@ -18,11 +18,14 @@ LLAMA_FOLDER = write_reference.FOLDER / "llama"
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
-def same(stored: dict, computed: dict) -> None:
+def same(stored: dict, computed: dict, atol: float = 1e-6) -> None:
+    """Weights are drawn the same everywhere; what is computed from them differs in the last digits from processor to
+    processor, so it is held to what parity is held to.
+    """
     assert stored.keys() == computed.keys(), REWRITE
     for name, tensor in computed.items():
         torch.testing.assert_close(
-            stored[name], tensor, atol=1e-6, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m} {REWRITE}"
+            stored[name], tensor, atol=atol, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m} {REWRITE}"
         )
 
 
@@ -33,7 +36,7 @@ def test_the_stored_weights_are_those_of_the_command():
 
 def test_the_stored_numbers_are_the_references():
     reference, given = CLIPModel.from_pretrained(CLIP_FOLDER), write_reference.clip_inputs()
-    same(load_file(CLIP_FOLDER / "expected.safetensors"), given | write_reference.clip_outputs(reference, given))
+    same(load_file(CLIP_FOLDER / "expected.safetensors"), given | write_reference.clip_outputs(reference, given), 1e-5)
 
 
 @torch.no_grad()
@@ -56,7 +59,7 @@ def test_ours_gives_the_stored_numbers_as_a_notebook_computes_them():
 def test_the_stored_llama_is_that_of_the_command_and_the_references():
     reference, given = LlamaForCausalLM.from_pretrained(LLAMA_FOLDER), write_reference.llama_inputs()
     same(reference.state_dict(), write_reference.llama_model().state_dict())
-    same(load_file(LLAMA_FOLDER / "expected.safetensors"), given | write_reference.llama_outputs(reference, given))
+    same(load_file(LLAMA_FOLDER / "expected.safetensors"), given | write_reference.llama_outputs(reference, given), 1e-5)
 
 
 @torch.no_grad()
@@ -91,4 +94,5 @@ def test_the_command_writes_them(tmp_path, monkeypatch, capsys):
     for folder in (CLIP_FOLDER, LLAMA_FOLDER):
         for name in ("model", "expected"):
             file = f"{name}.safetensors"
-            same(load_file(folder / file), load_file(tmp_path / folder.name / file))
+            atol = 1e-6 if name == "model" else 1e-5
+            same(load_file(folder / file), load_file(tmp_path / folder.name / file), atol)

@@ -17,7 +17,8 @@ OFFSETS = (1, 2, 3, 4)
 #: it searches, which it brings back. Part 0 is the token itself, part k the token that
 #: stands k before it.
 LOOKS = (
-    (1, 0, 1), (2, 1, 0), (1, 3, 0), (2, 0, 2), (1, 0, 2), (2, 1, 1), (1, 1, 0), (2, 3, 0)
+    (1, 0, 1), (2, 1, 0), (1, 3, 0), (2, 0, 2),
+    (1, 0, 2), (2, 1, 1), (1, 1, 0), (2, 3, 0),
 )  # fmt: skip
 
 

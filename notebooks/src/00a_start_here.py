@@ -186,7 +186,8 @@ from torchvision.utils import draw_bounding_boxes
 rng = world.generator("together", seed=1)
 named, (pair, asked) = episodes.draw_episodes(rng, 1), compare.compare(rng, 1)
 first, second, last = (x.strip() for x in named.interleaved("|")[0].split("|")[1:])
-titles = [first, second, f"{last} {named.answers()[0]}", "first picture", "second picture"]
+titles = [first, second, f"{last} {named.answers()[0]}"]
+titles += ["first picture", "second picture"]
 pictures = [*world.render(named.scenes(), 128)]
 pictures += [world.render(scenes, 128)[0] for scenes in (pair.first, pair.second)]
 plots.show_images(pictures, titles, columns=5, size=1.7)

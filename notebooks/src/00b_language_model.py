@@ -410,7 +410,9 @@ model = model.to(lesson.device)
 
 # %% tags=["nbval-ignore-output"]
 watch = lambda: accuracy(model, validation)
-history = fit(model, texts("train"), run.steps, run.lr, evaluate=watch, name="LM, looking")
+history = fit(
+    model, texts("train"), run.steps, run.lr, evaluate=watch, name="LM, looking"
+)
 
 # %% tags=["nbval-ignore-output"] alt="Left: both losses fall in the same way, the looking start a little lower. Right: answers about three things; from the usual start they stay below a guess among the told, from the looking start most become right."
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
@@ -472,7 +474,8 @@ print(f"it has read for {60 * backbones.card('language-cpu')['hours']:.0f} minut
 test_three = about_looks(books(world.generator("test 3"), run.test, **three)[1])
 print(f"colours and shapes, three things: {accuracy(well_read, test_three):.0%}")
 
-named = draw_episodes(world.generator("names"), max(8, run.test // 4), classes=2, shots=2)
+rng = world.generator("names")
+named = draw_episodes(rng, max(8, run.test // 4), classes=2, shots=2)
 shown = [Book(question.told, [question]) for question in named.questions()]
 print(f"names invented a moment ago: {accuracy(well_read, shown):.0%}")
 print(shown[0].told, shown[0].asked[0].question, "->", answers(well_read, shown[:1])[0])
@@ -517,7 +520,9 @@ measured = dict(
 )
 lesson.record("a language model answers about pictures by habit", **measured)
 plateau = dict(
-    looking_start=accuracy(model, test_three), usual_start=accuracy(plain, test_three), chance=guessing
+    looking_start=accuracy(model, test_three),
+    usual_start=accuracy(plain, test_three),
+    chance=guessing,
 )
 lesson.record("a start that looks finds what belongs together", **plateau)
 lesson.expect(measured["from_text"], at_least=0.7, what="answers from text")

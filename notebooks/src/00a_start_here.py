@@ -209,7 +209,7 @@ print(boxes.write("qwen_vl", box, 160, 160, [meant.phrase]))
 print(plan.question, plan.answer, sep="\n")
 
 # %% [markdown]
-# All of it, with what guessing gives for each kind of question, is on [the world's page](../docs/world.md).
+# All of it, with what guessing gives for each kind of question, is in `docs/world.md`.
 #
 # ### What is kept back
 #

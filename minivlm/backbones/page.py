@@ -1,9 +1,10 @@
 """The table of `docs/backbones.md`, made from the cards."""
 
 from minivlm.backbones.store import built, card
+from minivlm.world import datasheet
 
-#: The lines between which the page holds its table.
-START, END = "<!-- made by: python -m minivlm.backbones list --write docs/backbones.md -->", "<!-- end -->"
+#: The line after which the page holds its table.
+START = "<!-- made by: python -m minivlm.backbones list --write docs/backbones.md -->"
 
 
 def table() -> str:
@@ -59,6 +60,4 @@ def refresh(page: str) -> str:
     Raises:
         ValueError: a page without the markers.
     """
-    if page.count(START) != 1 or page.count(END) != 1 or page.index(START) > page.index(END):
-        raise ValueError(f"the page needs each of the lines {START!r} and {END!r} once, in this order.")
-    return f"{page[: page.index(START)]}{START}\n\n{table()}\n\n{page[page.index(END) :]}"
+    return datasheet.refresh(page, table(), START)

@@ -47,15 +47,15 @@ def sheet(folder: Path = frozen.FOLDER) -> str:
     return "\n".join(rows)
 
 
-def refresh(page: str, fresh: str) -> str:
-    """The page with `fresh` between its markers.
+def refresh(page: str, fresh: str, start: str = START, end: str = END) -> str:
+    """The page with `fresh` between its markers, two lines.
 
     Raises:
         ValueError: a page without the markers, or with several of them.
     """
-    if page.count(START) != 1 or page.count(END) != 1 or page.index(START) > page.index(END):
-        raise ValueError(f"the page needs each of the lines {START!r} and {END!r} once, in this order.")
-    return f"{page[: page.index(START)]}{START}\n\n{fresh}\n\n{page[page.index(END) :]}"
+    if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
+        raise ValueError(f"the page needs each of the lines {start!r} and {end!r} once, in this order.")
+    return f"{page[: page.index(start)]}{start}\n\n{fresh}\n\n{page[page.index(end) :]}"
 
 
 def renew(file: Path, fresh: str) -> None:

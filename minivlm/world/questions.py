@@ -5,14 +5,14 @@ are equally likely, and a wrong statement is a near miss (another object's colou
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minivlm.world.grammar import NUMBERS, article, cell, full, noun, number, place_words, where
 from minivlm.world.palette import COLOURS, SHAPES
 from minivlm.world.scenes import Thing
-from minivlm.world.splits import SEEN, pair_name
+from minivlm.world.splits import SEEN
 
 #: Nobody is asked about a thing closer than this to a border between two places, or about a difference smaller than this.
 CLEAR = 0.03
@@ -40,7 +40,8 @@ Asked = tuple[str, str] | None  # question and answer, or nothing to ask
 _COLOUR_WORDS = tuple(COLOURS)
 
 
-def _pick(rng: np.random.Generator, options: Sequence) -> object:
+def pick(rng: np.random.Generator, options: Sequence) -> Any:
+    """One of the options, evenly."""
     return options[int(rng.random() * len(options))]
 
 
@@ -62,32 +63,32 @@ def names(these: Sequence[Thing], thing: Thing) -> list[str]:
     return ways
 
 
-def _named(rng: np.random.Generator, these: Sequence[Thing]) -> list[tuple[Thing, str]]:
+def named(rng: np.random.Generator, these: Sequence[Thing]) -> list[tuple[Thing, str]]:
     """Things that can be spoken of, in random order, each with one of its names."""
     order = rng.permutation(len(these)).tolist()
     ways = [(these[i], names(these, these[i])) for i in order]
-    return [(thing, _pick(rng, options)) for thing, options in ways if options]
+    return [(thing, pick(rng, options)) for thing, options in ways if options]
 
 
 def _colour(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
     if not (options := _only(these, "shape")):
         return None
-    thing = _pick(rng, options)
+    thing = pick(rng, options)
     return f"what colour is the {thing.shape}?", thing.colour
 
 
 def _shape(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
     if not (options := _only(these, "colour")):
         return None
-    thing = _pick(rng, options)
+    thing = pick(rng, options)
     return f"what shape is the {thing.colour} thing?", thing.shape
 
 
 def _size(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
     if len(these) > 1 and len({thing.size for thing in these}) == 1:
         return None  # mostly small ones: more of them fit
-    want = _pick(rng, ("small", "large"))
-    options = [name for thing, name in _named(rng, these) if thing.size == want]
+    want = pick(rng, ("small", "large"))
+    options = [name for thing, name in named(rng, these) if thing.size == want]
     return (f"is {options[0]} small or large?", want) if options else None
 
 
@@ -99,29 +100,29 @@ def _count_of(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence)
     by_colour = rng.random() < 0.5
     values = [thing.colour if by_colour else thing.shape for thing in these]
     counts = {value: values.count(value) for value in (_COLOUR_WORDS if by_colour else SHAPES)}
-    many = _pick(rng, sorted({n for n in counts.values() if n < 3}))  # three alike hardly ever come
-    value = _pick(rng, [value for value, n in counts.items() if n == many])
+    many = pick(rng, sorted({n for n in counts.values() if n < 3}))  # three alike hardly ever come
+    value = pick(rng, [value for value, n in counts.items() if n == many])
     return f"how many {f'{value} things' if by_colour else plural(value)} are there?", number(many)
 
 
 def _existence(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
     there = {(thing.colour, thing.shape) for thing in these}
     if rng.random() < 0.5:
-        return f"is there {noun(_pick(rng, these), size=False)}?", "yes"
+        return f"is there {noun(pick(rng, these), size=False)}?", "yes"
     colours, shapes = {colour for colour, _ in there}, {shape for _, shape in there}
     words = [(_COLOUR_WORDS[c], SHAPES[s]) for c, s in pairs]
     both = [p for p in words if p not in there and p[0] in colours and p[1] in shapes]  # two things mixed up
     near = [p for p in words if p not in there and (p[0] in colours) != (p[1] in shapes)]  # one word wrong
     options = both if both and rng.random() < 0.5 else near
-    return (f"is there {article(' '.join(_pick(rng, options)))}?", "no") if options else None
+    return (f"is there {article(' '.join(pick(rng, options)))}?", "no") if options else None
 
 
 def _place(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
-    options = [(cell(thing, CLEAR), name) for thing, name in _named(rng, these)]
+    options = [(cell(thing, CLEAR), name) for thing, name in named(rng, these)]
     options = [option for option in options if option[0]]
     if not options:
         return None
-    place, name = _pick(rng, options)
+    place, name = pick(rng, options)
     return f"where is {name}?", place_words(*place)
 
 
@@ -130,7 +131,7 @@ def _at(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> As
     options = [t for t, c in zip(these, cells, strict=True) if cells.count(c) == 1 and cell(t, CLEAR)]
     if not options:
         return None
-    thing = _pick(rng, options)
+    thing = pick(rng, options)
     return f"what is {where(thing)}?", noun(thing, size=False)
 
 
@@ -148,7 +149,7 @@ def stands(a: Thing, word: str, b: Thing) -> bool | None:
 
 
 def _relation(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
-    options = _named(rng, these)
+    options = named(rng, these)
     answer = rng.random() < 0.5
     for word in (list(SIDES)[i] for i in rng.permutation(4)):
         for a, name in options:
@@ -159,7 +160,7 @@ def _relation(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence)
 
 
 def _beside(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> Asked:
-    for b, name in _named(rng, these):
+    for b, name in named(rng, these):
         for word in (list(SIDES)[i] for i in rng.permutation(4)):
             sides = [(thing, stands(thing, word, b)) for thing in these if thing is not b]
             found = [thing for thing, side in sides if side]
@@ -172,7 +173,7 @@ def _same(rng: np.random.Generator, these: Sequence[Thing], pairs: Sequence) -> 
     answer = rng.random() < 0.5
     for field in (("colour", "shape", "size")[i] for i in rng.permutation(3)):
         options = [(t, [w for w in names(these, t) if getattr(t, field) not in w]) for t in these]
-        options = [(thing, _pick(rng, ways)) for thing, ways in options if ways]
+        options = [(thing, pick(rng, ways)) for thing, ways in options if ways]
         for i in rng.permutation(len(options)):
             for j in range(len(options)):
                 (a, name), (b, other) = options[i], options[j]
@@ -252,7 +253,7 @@ class Questions:
         told = full([these[i] for i in order]) + "."
         asked = []
         for _ in range(n):
-            kind = _pick(self.rng, self.kinds)
+            kind = pick(self.rng, self.kinds)
             if question := KINDS[kind](self.rng, these, self.pairs):
                 asked.append(Question(kind, told, *question))
         return asked
@@ -268,4 +269,4 @@ def example(kind: str) -> str:
     return " ".join(asked)
 
 
-__all__ = ["CHANCE", "KINDS", "SIDES", "Question", "Questions", "example", "names", "pair_name", "plural", "stands"]
+__all__ = ["CHANCE", "KINDS", "SIDES", "Question", "Questions", "example", "named", "names", "pick", "plural", "stands"]

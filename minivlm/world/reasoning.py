@@ -7,7 +7,7 @@ import numpy as np
 
 from minivlm.world.grammar import full, number
 from minivlm.world.palette import COLOURS, SHAPES
-from minivlm.world.questions import SIDES, names, plural, stands
+from minivlm.world.questions import SIDES, named, names, pick, plural, stands
 from minivlm.world.scenes import Thing
 
 WORDS = tuple("so is not are there more than as many things the to left right of above below yes no".split())
@@ -28,24 +28,15 @@ class Reasoned(NamedTuple):
 Steps = tuple[str, str, str] | None  # question, thought, answer
 
 
-def _pick(rng: np.random.Generator, options: Sequence) -> object:
-    return options[int(rng.random() * len(options))]
-
-
-def _named(rng: np.random.Generator, these: Sequence[Thing]) -> list[tuple[Thing, str]]:
-    ways = [(these[i], names(these, these[i])) for i in rng.permutation(len(these)).tolist()]
-    return [(thing, _pick(rng, options)) for thing, options in ways if options]
-
-
 def _property_beside(rng: np.random.Generator, these: Sequence[Thing]) -> Steps:
     """What colour is the thing to the left of the star? First find the thing, then look at it."""
-    for b, name in _named(rng, these):
+    for b, name in named(rng, these):
         for word in (list(SIDES)[i] for i in rng.permutation(len(SIDES))):
             sides = [(thing, stands(thing, word, b)) for thing in these if thing is not b]
             found = [thing for thing, side in sides if side]
             if len(found) != 1 or any(side is None for _, side in sides):
                 continue
-            field, other = _pick(rng, (("colour", "shape"), ("shape", "colour")))
+            field, other = pick(rng, (("colour", "shape"), ("shape", "colour")))
             value = getattr(found[0], other)
             if [getattr(thing, other) for thing in these].count(value) > 1:
                 continue
@@ -59,7 +50,7 @@ def _property_beside(rng: np.random.Generator, these: Sequence[Thing]) -> Steps:
 def _count_beside(rng: np.random.Generator, these: Sequence[Thing]) -> Steps:
     """How many things are to the left of the star? Each of the others in turn."""
     wanted = int(rng.random() * min(len(these), 3))
-    for b, name in _named(rng, these):
+    for b, name in named(rng, these):
         others = [thing for thing in these if thing is not b]
         ways = [names(these, thing) for thing in others]
         if not all(ways):
@@ -68,7 +59,7 @@ def _count_beside(rng: np.random.Generator, these: Sequence[Thing]) -> Steps:
             sides = [stands(thing, word, b) for thing in others]
             if None in sides or sum(sides) != wanted:
                 continue
-            steps = [f"{_pick(rng, w)} is{'' if s else ' not'} {word} {name}" for w, s in zip(ways, sides, strict=True)]
+            steps = [f"{pick(rng, w)} is{'' if s else ' not'} {word} {name}" for w, s in zip(ways, sides, strict=True)]
             answer = number(wanted)
             return f"how many things are {word} {name}?", ". ".join([*steps, f"so {answer}."]), answer
     return None
@@ -122,5 +113,5 @@ class Reasoning:
         """Up to `n` questions about one scene: fewer where it does not allow one of the kind that was drawn."""
         order = self.rng.permutation(len(these)).tolist()
         told = full([these[i] for i in order]) + "."
-        drawn = [(kind, KINDS[kind](self.rng, these)) for kind in (_pick(self.rng, self.kinds) for _ in range(n))]
+        drawn = [(kind, KINDS[kind](self.rng, these)) for kind in (pick(self.rng, self.kinds) for _ in range(n))]
         return [Reasoned(kind, told, *steps) for kind, steps in drawn if steps]

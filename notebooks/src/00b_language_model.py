@@ -37,7 +37,7 @@ from minivlm.language.tokenizer import Tokenizer
 plots.use_style()
 lesson = Lesson("00b_language_model")
 run = lesson.choose(
-    cpu=dict(width=96, layers=3, batch=32, lr=3e-3, steps=400, test=1000),
+    cpu=dict(width=96, layers=3, batch=32, lr=3e-3, steps=600, test=1000),
     gpu=dict(width=192, layers=4, batch=256, lr=2e-3, steps=2000, test=4000),
     smoke=dict(batch=8, steps=2, test=32),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from minivlm.backbones.language import metrics, world_tokenizer
+from minivlm.backbones.language import scene_metrics, world_tokenizer
 from minivlm.backbones.page import refresh
 from minivlm.backbones.recipes import RECIPES
 from minivlm.backbones.store import FOLDER, BackboneError, built, card, load, measure, publish
@@ -26,7 +26,10 @@ def report(run: Run) -> None:
     if run.step % 500 == 0 or run.step == run.recipe.steps:
         run.model.eval()
         decoder = getattr(run.model, "decoder", None)
-        found = vision_metrics(run.model, 512) if decoder is None else metrics(decoder, world_tokenizer(), 200, "validation")
+        if decoder is None:
+            found = vision_metrics(run.model, 512, "validation")
+        else:
+            found = scene_metrics(decoder, world_tokenizer(), 200, "validation")
         line += "\n  " + "  ".join(f"{kind} {value:.2f}" for kind, value in found.items())
     print(line, flush=True)
 

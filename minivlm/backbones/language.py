@@ -161,6 +161,13 @@ def metrics(model: Decoder, tokenizer: Tokenizer, n: int = 600, name: str = "lan
             found[f"{task} / {row.kind}"] += turns
     for turns in accuracy(model, tokenizer, read(name, 0, 0, max(20, n // 4), kinds=["box"])):
         found["boxes"] += turns
+    shares = {kind: sum(right) / len(right) for kind, right in found.items()}
+    return shares | scene_metrics(model, tokenizer, n, name)
+
+
+def scene_metrics(model: Decoder, tokenizer: Tokenizer, n: int, name: str) -> dict[str, float]:
+    """The part of `metrics` about scenes, which leaves the evaluation sets alone: for watching a training."""
+    found: dict[str, list[bool]] = defaultdict(list)
     for objects in (1, 2, 3):
         asked = scene_questions(world.generator(f"{name} scenes", objects), n, objects)
         for (kind, _), turns in zip(asked, accuracy(model, tokenizer, [text for _, text in asked]), strict=True):

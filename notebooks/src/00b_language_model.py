@@ -426,8 +426,9 @@ plots.curves(lines, "right, three things", chance=guessing, ax=right)
 plt.show()
 
 # %% [markdown]
-# The losses hardly differ: nobody can know *which* colour comes next in a description, and the answers are a few tokens in
-# a hundred. (The line is a guess among the things that were told.) Watch what you want, not the loss.
+# Seen from the losses, little happened: most of what is left in them nobody can know (*which* colour comes next in a
+# description), and the answers are a few tokens in a hundred. (The line on the right is a guess among the things that
+# were told.) Watch what you want, not the loss.
 #
 # ## Look
 #

@@ -82,6 +82,11 @@ class DecoderConfig:
         return cls(32000, 2048, 4096, 32, 32, 32, hidden=11008)
 
     @classmethod
+    def llama_13b(cls) -> "DecoderConfig":
+        """LLaMA 13B (table 2), that inside the larger ones."""
+        return cls(32000, 2048, 5120, 40, 40, 40, hidden=13824)
+
+    @classmethod
     def llama_2_7b(cls) -> "DecoderConfig":
         """Llama 2 7B, the language model inside Vicuna 1.5 and LLaVA-1.5."""
         return cls(32000, 4096, 4096, 32, 32, 32, hidden=11008, eps=1e-5)

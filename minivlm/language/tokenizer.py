@@ -74,14 +74,18 @@ class Tokenizer:
         """Size of the vocabulary, unused special ids included."""
         return SPECIAL_IDS + 256 + len(self.words)
 
-    def encode(self, text: str, specials: bool = True) -> list[int]:
+    def encode(
+        self, text: str, specials: bool = True, after: Sequence[int] = ()
+    ) -> list[int]:
         """Token ids of `text`, nothing added.
 
         `specials=False` spells out what looks like a special token: what a stranger
-        types may talk about `<image>`, but not become one.
+        types may talk about `<image>`, but not become one. `after`: ids that the new
+        ones go on from; pieces of a text, cut between words, then make the whole.
         """
         ids: list[int] = []
-        start = True  # nothing, a line break or a special token before: no space needed
+        # Nothing, a line break or a special token before: no space needed.
+        start = not after or after[-1] == _NEWLINE or after[-1] < SPECIAL_IDS
         for piece in (self._pieces if specials else self._plain).findall(text):
             known = self._known.get((piece, start))
             if known is None:

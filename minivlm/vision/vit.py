@@ -76,14 +76,17 @@ class VisionTransformer(nn.Module):
         self.norm_after = nn.LayerNorm(width, config.eps)
         init_transformer(self.blocks, width)
 
-    def forward(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, pixel_values: Float[Tensor, "b c H W"], skip_layers: int = 0
+    ) -> Float[Tensor, "b t d"]:
         """The residual stream after the last block: the class token, then the
-        patches. CLIP reads `norm_after` of it.
+        patches. CLIP reads `norm_after` of it; others leave out blocks at the end,
+        `skip_layers`, and read the stream as it is.
         """
         patches = self.patch_embedding(patchify(pixel_values, self.config.patch_size))
         class_token = self.class_token.expand(len(patches), 1, -1)
         x = torch.cat([class_token, patches], dim=1) + self.positions
         x = self.norm_before(x)
-        for block in self.blocks:
+        for block in self.blocks[: len(self.blocks) - skip_layers]:
             x = block(x)
         return x

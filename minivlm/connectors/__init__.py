@@ -1,0 +1,1 @@
+"""Vision tokens to language tokens."""

@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export RUFF_CACHE_DIR := $(OUT_DIR)/.ruff_cache
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT_DIR)/.hypothesis
 
-.PHONY: help run lab test notebooks site check clean
+.PHONY: help run lab test notebooks claims site check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,6 +40,10 @@ test: ## every test: package, parity, notebooks, README
 notebooks: ## rebuild the notebooks whose sources changed (all, or NB=01)
 	@$(READY) site
 	@cd "$(ROOT)" && $(PY) -m minivlm build $(NB)
+
+claims: ## run the notebooks over five seeds, all arms, and keep the rows in results/ (all, or NB=01); go on after a stop
+	@$(READY) site
+	@cd "$(ROOT)" && $(PY) -m minivlm claims $(NB)
 
 site: ## the notebooks as web pages, into OUT/site
 	@$(READY) site

@@ -1,4 +1,4 @@
-"""The command line: `python -m minivlm run | lab | build | site`. Each command imports only what it needs."""
+"""The command line: `python -m minivlm run | lab | build | claims | site`. Each command imports only what it needs."""
 
 import argparse
 import sys
@@ -33,6 +33,17 @@ def build(given: argparse.Namespace) -> int:
     if given.tidy:
         return commands.tidy(course, chosen)
     return commands.check(course, chosen) if given.check else commands.build(course, chosen, given.force)
+
+
+def claims(given: argparse.Namespace) -> int:
+    require("claims", "jupytext")
+    from minivlm.course.claims import Request, print_status, run_claims, with_claims
+
+    course = Course.here()
+    chosen = names(given) if given.notebooks else with_claims(course, names(given))
+    results = Path(given.results).resolve() if given.results else course.root / "results"
+    request = Request(results, given.seeds, given.preset, given.arms, given.jobs, given.fresh)
+    return (print_status if given.status else run_claims)(course, chosen, request)
 
 
 def site(given: argparse.Namespace) -> int:
@@ -73,6 +84,17 @@ def parser() -> argparse.ArgumentParser:
     other.add_argument("--check", action="store_true", help="run nothing; say what is out of step (exit status 1)")
     other.add_argument("--from-lab", action="store_true", help="bring what was edited in Lab back to source and package")
     other.add_argument("--tidy", action="store_true", help="rewrite the sources as jupytext writes them")
+
+    one = command(claims, "run notebooks over seeds and keep what they measured; go on where a call was stopped")
+    one.add_argument("notebooks", nargs="*", metavar="NB", help="as for run; all that record a claim if none is given")
+    one.add_argument("--seeds", type=int, default=5, metavar="N", help="run the seeds 0 to N - 1 (default: 5)")
+    one.add_argument("--arms", choices=["lesson", "all"], default="all", help="which ablation arms to train (default: all)")
+    one.add_argument("--preset", choices=["cpu", "gpu", "smoke"], default="cpu", help="default: cpu")
+    one.add_argument("--jobs", type=int, default=2, metavar="N", help="how many run at a time, a thread each (default: 2)")
+    one.add_argument("--results", metavar="FOLDER", help="where the rows lie (default: the checkout's results/)")
+    other = one.add_mutually_exclusive_group()
+    other.add_argument("--fresh", action="store_true", help="also those that are stored and not stale")
+    other.add_argument("--status", action="store_true", help="run nothing; say what is stored, stale, crashed or missing")
 
     one = command(site, "build the notebooks as web pages that need no network")
     one.add_argument("--out", default="out/site", help="default: out/site")

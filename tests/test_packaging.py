@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"pytorch": "torch"}
-TARGETS = ("help", "run", "lab", "test", "notebooks", "site", "check", "clean")
+TARGETS = ("help", "run", "lab", "test", "notebooks", "claims", "site", "check", "clean")
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
 

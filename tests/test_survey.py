@@ -99,8 +99,15 @@ def row(**numbers):
 
 def test_measured_is_the_mean_over_seeds():
     clip = by_name("clip")
-    rows = [row(seed=s, learned=x, fixed=0.2, other=1, chance=0.1) for s, x in enumerate((0.8, 0.9))]
-    assert measured(rows, clip) == "it helps: learned 0.85 (0.80 to 0.90), fixed 0.20, chance 0.10 (2 seeds, cpu)"
+    rows = [row(seed=s, learned=x, fixed=0.2, other=1, chance=0.1) for s, x in enumerate((0.8, 0.9, 1.0))]
+    assert measured(rows, clip) == (
+        "it helps: **reproduced**, learned 0.90 (0.80 to 1.00), fixed 0.20, difference 0.70 [0.60, 0.80], chance 0.10 "
+        "(3 seeds, cpu)"
+    )
+    assert measured(rows[:2], clip) == (
+        "it helps: **too few seeds, 3 needed**, learned 0.85 (0.80 to 0.90), fixed 0.20, difference 0.65, chance 0.10 "
+        "(2 seeds, cpu)"
+    )
     assert measured(rows, by_name("blip")) == "—"
     assert measured([], clip) == "—"
 
@@ -108,16 +115,18 @@ def test_measured_is_the_mean_over_seeds():
 def test_measured_hides_no_crash_and_counts_a_seed_once():
     clip = by_name("clip")
     rows = [row(seed=0, learned=0.1), row(seed=0, learned=0.8), row(seed=1, error="out of memory")]
-    assert measured(rows, clip) == "it helps: learned 0.80 (1 of 2 seeds, cpu)"
+    assert measured(rows, clip) == "it helps: **nothing to compare with**, learned 0.80 (1 of 2 seeds, cpu)"
     assert measured(rows[-1:], clip) == "—"
 
 
 def test_measured_keeps_presets_and_claims_apart():
     rows = [row(seed=0, learned=0.8), row(seed=0, learned=0.9, preset="gpu"), row(seed=0, x=1.0, claim="second")]
+    rows.append(row(seed=0, learned=0.7, preset="gpu", device="A100"))
     assert measured(rows, by_name("clip")).split("<br>") == [
-        "it helps: learned 0.80 (1 seed, cpu)",
-        "it helps: learned 0.90 (1 seed, gpu)",
-        "second: x 1.00 (1 seed, cpu)",
+        "it helps: **nothing to compare with**, learned 0.80 (1 seed, cpu)",
+        "it helps: **nothing to compare with**, learned 0.90 (1 seed, gpu)",
+        "second: **nothing to compare with**, x 1.00 (1 seed, cpu)",
+        "it helps: **nothing to compare with**, learned 0.70 (1 seed, gpu, on a GPU)",
     ]
 
 

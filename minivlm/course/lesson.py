@@ -15,13 +15,20 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from minivlm.course import environment
 
+if TYPE_CHECKING:
+    from minivlm.survey.evidence import Evidence
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class ExpectationFailed(AssertionError):
+    """A number is not what the lesson expects. It was recorded before: what did not reproduce is a result too."""
 
 
 class Lesson:
@@ -66,40 +73,34 @@ class Lesson:
     def record(self, claim: str, **numbers: Any) -> None:
         """Print the claim with its numbers, and append them to the file MINIVLM_RESULTS if there is one.
 
-        The first number is that of the model with its idea, the second without it; `chance` and `blind` are levels to
-        compare with: the README shows these, the notebook all. Record first, assert after: what did not reproduce is a
-        result too. Raises TypeError for what is not a number.
+        The first number is that of the model with its idea, the second without it, and more is better: the claim is that
+        the first is larger. `chance` and `blind` are levels to compare with: the README shows these, the notebook all.
+        Write the claim as a plain string: the runner of the claims reads it off the cell, to know what a seed that
+        crashed did not measure. Record first, assert after: what did not reproduce is a result too.
+
+        Raises TypeError for what is not a number, ValueError for a number named as a column of every row.
         """
+        from minivlm.survey.evidence import CIRCUMSTANCES
+
+        if taken := sorted(set(numbers) & CIRCUMSTANCES):
+            raise ValueError(f"record: {', '.join(taken)} is a column of every row; choose another name for the number")
         plain = {key: as_number(key, value) for key, value in numbers.items()}
         shown = ", ".join(f"{key} {value:.4g}" for key, value in plain.items())
         print(f"claim: {claim}" + (f" | {shown}" if shown else ""))
         if path := environment.results(os.environ, ROOT):
-            about = {"notebook": self.name, "claim": claim, **self.circumstances()}
-            if taken := sorted(set(plain) & set(about)):
-                raise ValueError(f"record: {', '.join(taken)} is a column of every row; choose another name for the number")
-            row = about | plain
+            row = {"notebook": self.name, "claim": claim, **self.circumstances()} | plain
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
 
     def circumstances(self) -> dict[str, Any]:
         """What a number depends on beside the code."""
-        from minivlm import world
-
-        on_gpu = self.device.type == "cuda"
-        return {
-            "seed": self.seed,
-            "preset": self.preset,
-            "arms": self.arms,
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
-            "torch": torch.__version__,
-            "world": world.VERSION,
-        }
+        return {"seed": self.seed, "preset": self.preset, "arms": self.arms, **surroundings(self.device)}
 
     def expect(
         self, value: Any, *, at_least: float | int | None = None, at_most: float | int | None = None, what: str = "the value"
     ) -> None:
-        """Raise AssertionError if `value` is outside the bounds (NaN always is); in `smoke`, do nothing.
+        """Raise ExpectationFailed, an AssertionError, if `value` is outside the bounds (NaN always is); in `smoke`, do nothing.
 
         Raises ValueError if no bound is given.
         """
@@ -109,16 +110,51 @@ class Lesson:
             return
         value = as_number(what, value)
         if at_least is not None and not value >= at_least:
-            raise AssertionError(f"{what} is {value:.4g}, expected at least {at_least:.4g}")
+            raise ExpectationFailed(f"{what} is {value:.4g}, expected at least {at_least:.4g}")
         if at_most is not None and not value <= at_most:
-            raise AssertionError(f"{what} is {value:.4g}, expected at most {at_most:.4g}")
+            raise ExpectationFailed(f"{what} is {value:.4g}, expected at most {at_most:.4g}")
 
     def results(self) -> list[dict[str, Any]]:
-        """The stored rows of this notebook (results/NAME.jsonl), an empty list if there are none."""
-        path = ROOT / "results" / f"{self.name}.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        """The stored rows of this notebook (results/NAME.jsonl), an empty list if there are none.
+
+        A row of a seed that crashed has an `error` and no numbers. Raises ValueError for a damaged file.
+        """
+        from minivlm.survey.evidence import read_rows
+
+        return read_rows(ROOT / "results" / f"{self.name}.jsonl")
+
+    def evidence(self) -> "list[Evidence]":
+        """The stored claims of this notebook over seeds, those of this preset."""
+        from minivlm.survey.evidence import evidence
+
+        rows = [row for row in self.results() if row.get("notebook") == self.name and row.get("preset") == self.preset]
+        return evidence(rows)
+
+    def stored(self, claim: str) -> dict[str, list[float]]:
+        """What is stored of a claim on this preset: each number's name to its values, one a seed, as `plots.bars` takes
+        them. Empty if nothing is stored. Of two kinds of device, the one stored last.
+        """
+        return {found.claim: found.measured for found in self.evidence()}.get(claim, {})
+
+    def verdict(self) -> str:
+        """What the stored seeds say of each claim, a line each: means, difference with its interval, reproduced or not.
+
+        It depends on what is stored and on nothing else.
+        """
+        lines = [f"{found.claim}\n  {found}" for found in self.evidence() if found.claim]
+        missing = f"nothing stored for preset {self.preset}: python -m minivlm claims {self.name} --preset {self.preset}"
+        return "\n".join(lines) or missing
+
+
+def surroundings(device: torch.device) -> dict[str, str]:
+    """The columns of a row that say where it was made."""
+    from minivlm import world
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "world": world.VERSION,
+    }
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -45,6 +45,7 @@ class Outcome:
     seconds: float
     claim: str
     error: str
+    expectation: str = ""  # the one that failed, if that is why it failed
 
 
 def claims(notebook: NotebookNode) -> str:
@@ -67,7 +68,7 @@ def run_one(course: Course, name: str, out: Path, environment: dict[str, str]) -
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     progress = Progress(name, notebook)
-    status, error = "passed", ""
+    status, error, expectation = "passed", "", ""
     running = {"cell": 0}
 
     def start(index: int) -> None:
@@ -78,6 +79,7 @@ def run_one(course: Course, name: str, out: Path, environment: dict[str, str]) -
         execute(notebook, course.notebooks, environment, on_start=start, on_text=progress.text)
     except CellExecutionError as failure:
         status, error = "failed", f"cell {running['cell'] + 1}: {failure.ename}: {failure.evalue}"
+        expectation = failure.evalue if failure.ename == "ExpectationFailed" else ""
         progress.line(f"{name}  cell {running['cell'] + 1} of {len(notebook.cells)} fails:\n{failure}")
     except DeadKernelError:
         status, error = "failed", f"cell {running['cell'] + 1}: the kernel died (out of memory?)"
@@ -87,7 +89,7 @@ def run_one(course: Course, name: str, out: Path, environment: dict[str, str]) -
     finally:
         write(out / f"{name}.ipynb", nbformat.writes(notebook, indent=1) + "\n")
     progress.clear()
-    return Outcome(name, status, round(progress.seconds, 1), claims(notebook), error)
+    return Outcome(name, status, round(progress.seconds, 1), claims(notebook), error, expectation)
 
 
 def table(outcomes: list[Outcome]) -> str:

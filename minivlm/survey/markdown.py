@@ -1,24 +1,18 @@
 """The survey as markdown: a notebook's header cell and the README's table of models.
 
 Notable: nothing here is typed twice. What is built is read off the disk, and what was measured is read from
-`results/*.jsonl`, where a notebook's claim writes one row a seed (`minivlm.course.lesson.Lesson.record`):
+`results/*.jsonl`, where `python -m minivlm claims` keeps one row a claim and seed:
 `{"notebook": "06_llava", "claim": "...", "preset": "cpu", "seed": 0, "with_mlp": 0.91, "without": 0.42, ...}`.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+from minivlm.survey.evidence import LEVELS, Row, evidence, mean, read_rows, short, spread
 from minivlm.survey.models import MODELS, ROOT, ROWS, Model, built, by_name
 
 BEGIN, END = "<!-- survey -->", "<!-- /survey -->"
 NOTHING = "—"
-LEVELS = ("chance", "blind")
-
-# Fields of a results row that say how it was made, not what was measured.
-CIRCUMSTANCES = frozenset(
-    {"notebook", "claim", "seed", "preset", "arms", "device", "torch", "world", "code", "seconds"}
-)
 
 
 def _grid(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -60,60 +54,27 @@ def header(name: str) -> str:
 
 def read_results(folder: Path) -> list[dict[str, object]]:
     """All rows of `folder/*.jsonl`, file by file in the order of their names; [] where there is no such folder."""
-    return [
-        json.loads(line)
-        for file in sorted(folder.glob("*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
+    return [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
 
 
-def _numbers(row: Mapping[str, object]) -> dict[str, float]:
-    return {
-        key: float(value)
-        for key, value in row.items()
-        if key not in CIRCUMSTANCES and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+def measured(rows: Iterable[Row], model: Model) -> str:
+    """What the model's notebook measured: each claim with the mean, lowest and highest of its two main numbers over seeds,
+    their difference with its interval, the levels they are compared with, and whether the claim is reproduced.
 
-
-def _shown(names: Sequence[str]) -> list[str]:
-    """The first two numbers (with the idea, and without it) and the levels they are compared with."""
-    levels = [name for name in names if name in LEVELS]
-    return [name for name in names if name not in LEVELS][:2] + levels
-
-
-def _over_seeds(name: str, values: Sequence[float]) -> str:
-    """Mean and, if they differ, lowest and highest."""
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    spread = f" ({low} to {high})" if low != high else ""
-    return f"{name.replace('_', ' ')} {sum(values) / len(values):.2f}{spread}"
-
-
-def measured(rows: Iterable[Mapping[str, object]], model: Model) -> str:
-    """What the model's notebook measured: each claim with the mean, lowest and highest of its main numbers over seeds.
-
-    Presets are never averaged together. Of several rows of one seed the last counts. A row without numbers (a seed that
-    crashed) is counted, not hidden.
+    Presets are never averaged together, and a seed that crashed is counted, not hidden: see `minivlm.survey.evidence`.
     """
-    claims: dict[tuple[str, str], dict[object, dict[str, float]]] = {}
-    for row in rows:
-        if row.get("notebook") == model.notebook:
-            key = (str(row.get("claim", "")), str(row.get("preset", "")))
-            claims.setdefault(key, {})[row.get("seed")] = _numbers(row)
     parts = []
-    for (claim, preset), seeds in claims.items():
-        good = [numbers for numbers in seeds.values() if numbers]
-        if not good:
-            continue
-        names = [name for name in good[0] if all(name in numbers for numbers in good)]
-        means = ", ".join(_over_seeds(name, [numbers[name] for numbers in good]) for name in _shown(names))
-        count = f"{len(good)} of {len(seeds)} seeds" if len(good) < len(seeds) else f"{len(good)} seeds"
-        count = "1 seed" if count == "1 seeds" else count
-        parts.append(f"{claim}: {means} ({', '.join(filter(None, [count, preset]))})")
+    for found in evidence(row for row in rows if row.get("notebook") == model.notebook):
+        if found.seeds:
+            means = [spread(name, found.measured[name]) for name in found.main]
+            levels = [f"{name} {short(mean(found.measured[name]))}" for name in LEVELS if name in found.measured]
+            says = ", ".join(filter(None, [*means, found.difference, *levels]))
+            made = ", ".join(filter(None, [found.count, found.preset, "on a GPU" if found.device == "gpu" else ""]))
+            parts.append(f"{found.claim}: **{found.verdict}**, {says} ({made})")
     return "<br>".join(parts) or NOTHING
 
 
-def table(results: Iterable[Mapping[str, object]] | None = None, root: Path = ROOT) -> str:
+def table(results: Iterable[Row] | None = None, root: Path = ROOT) -> str:
     """The README's table of all models. `results`: rows as `read_results` gives them; default, those of `root`."""
     found = list(read_results(root / "results") if results is None else results)
     done = built(root)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minivlm.course import lesson as module
-from minivlm.course.lesson import Lesson
+from minivlm.course.lesson import ExpectationFailed, Lesson
 
 CIRCUMSTANCES = Lesson.circumstances
 
@@ -123,8 +123,9 @@ def test_circumstances_name_what_a_number_depends_on():
 
 def test_record_refuses_names_of_columns_and_non_numbers(monkeypatch, tmp_path):
     monkeypatch.setenv("MINIVLM_RESULTS", str(tmp_path / "r.jsonl"))
-    with pytest.raises(ValueError, match="seed is a column"):
-        Lesson("x").record("c", seed=1)
+    for column in ("seed", "code", "seconds", "error", "failed", "backbones"):
+        with pytest.raises(ValueError, match=f"{column} is a column"):
+            Lesson("x").record("c", **{column: 1})
     with pytest.raises(TypeError, match="a should be a number"):
         Lesson("x").record("c", a="0.9")
 
@@ -132,7 +133,7 @@ def test_record_refuses_names_of_columns_and_non_numbers(monkeypatch, tmp_path):
 def test_expect():
     lesson = Lesson("x")
     lesson.expect(torch.tensor(0.5), at_least=0.5, at_most=0.5)
-    with pytest.raises(AssertionError, match=r"the gain is 0\.1, expected at least 0\.2"):
+    with pytest.raises(ExpectationFailed, match=r"the gain is 0\.1, expected at least 0\.2"):
         lesson.expect(0.1, at_least=0.2, what="the gain")
     with pytest.raises(AssertionError, match=r"the loss is 3, expected at most 2"):
         lesson.expect(3, at_most=2, what="the loss")
@@ -154,3 +155,39 @@ def test_results(monkeypatch, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "01_clip.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
     assert Lesson("01_clip").results() == [{"a": 1}, {"a": 2}]
+
+
+def store(monkeypatch, tmp_path, *rows):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    text = "".join(json.dumps({"notebook": "01_clip", "claim": "it helps", "preset": "cpu"} | row) + "\n" for row in rows)
+    (tmp_path / "results" / "01_clip.jsonl").write_text(text)
+
+
+def test_a_damaged_file_of_results_says_where(monkeypatch, tmp_path):
+    store(monkeypatch, tmp_path, {"seed": 0})
+    (tmp_path / "results" / "01_clip.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="01_clip.jsonl, line 1 is not a row"):
+        Lesson("01_clip").results()
+
+
+def test_what_is_stored_over_seeds(monkeypatch, tmp_path):
+    seeds = [{"seed": seed, "learned": 0.9 + seed / 100, "fixed": 0.5, "chance": 0.1} for seed in range(3)]
+    crash = {"seed": 3, "error": "out of memory"}
+    store(monkeypatch, tmp_path, *seeds, crash, {"seed": 0, "preset": "gpu", "learned": 0.1, "fixed": 0.5})
+    lesson = Lesson("01_clip")
+    assert lesson.stored("it helps") == {"learned": [0.9, 0.91, 0.92], "fixed": [0.5] * 3, "chance": [0.1] * 3}
+    assert lesson.stored("another claim") == {}
+    said = "it helps\n  3 of 4 seeds: learned 0.91, fixed 0.50, difference 0.41 [0.40, 0.42]: reproduced"
+    assert lesson.verdict() == lesson.verdict() == said
+
+
+def test_a_claim_whose_interval_includes_zero_is_not_reproduced(monkeypatch, tmp_path):
+    seeds = [{"seed": seed, "learned": value, "fixed": 0.5} for seed, value in enumerate((0.4, 0.6, 0.7))]
+    store(monkeypatch, tmp_path, *seeds)
+    assert Lesson("01_clip").verdict().endswith("difference 0.07 [-0.10, 0.20]: not reproduced")
+
+
+def test_nothing_stored_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    assert Lesson("x").verdict() == "nothing stored for preset cpu: python -m minivlm claims x --preset cpu"

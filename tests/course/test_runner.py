@@ -10,6 +10,7 @@ import time
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from minivlm.__main__ import main
@@ -85,6 +86,20 @@ def test_stopping_says_so_and_keeps_what_there_is(tmp_path):
     (row,) = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (row["notebook"], row["status"], row["error"]) == ("01_a", "stopped", "cell 2: stopped")
     assert read(tmp_path / "out" / "01_a.ipynb").cells[0].execution_count == 1
+
+
+def test_a_failed_expectation_is_told_from_other_failures(tmp_path, monkeypatch):
+    def fail(name):
+        def execute(notebook, folder, environment, **hooks):
+            raise CellExecutionError("a traceback", name, "the gain is 0.1, expected at least 0.2")
+
+        return execute
+
+    course = store(tmp_path, "01_a", new_code_cell("x = 1"))
+    for name, expectation in (("ExpectationFailed", "the gain is 0.1, expected at least 0.2"), ("AssertionError", "")):
+        monkeypatch.setattr(runner, "execute", fail(name))
+        outcome = runner.run_one(course, "01_a", tmp_path / "out", {})
+        assert (outcome.status, outcome.expectation) == ("failed", expectation)
 
 
 @pytest.fixture

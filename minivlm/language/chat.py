@@ -13,7 +13,7 @@ from minivlm.language.generate import pad_left
 from minivlm.language.tokenizer import Tokenizer
 
 #: What the user says and what the assistant answers; None: that is to be written.
-Turn = tuple[str, str | None]
+Exchange = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Chat:
         """The token that keeps the places."""
         return self.tokenizer.encode(self.image)[0]
 
-    def encode(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+    def encode(self, turns: Sequence[Exchange]) -> tuple[list[int], list[int]]:
         """`<bos> system user: question assistant: answer <eos>`, and so on. Labels are
         the answers with their `<eos>`, and -100 everywhere else.
 
@@ -93,7 +93,7 @@ class Chat:
             )
 
     def batch(
-        self, conversations: Sequence[Sequence[Turn]], images: int
+        self, conversations: Sequence[Sequence[Exchange]], images: int
     ) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
         """Ids and labels to train on, padded on the right.
 
@@ -114,7 +114,7 @@ class Chat:
         return ids, labels
 
     def prompts(
-        self, conversations: Sequence[Sequence[Turn]], images: int
+        self, conversations: Sequence[Sequence[Exchange]], images: int
     ) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Ids and `keep` to be answered: the last answer of each is None; padded on the
         left.
@@ -130,7 +130,7 @@ class Chat:
         return pad_left([ids for ids, _ in rows], self.tokenizer.pad)
 
     def _rows(
-        self, conversations: Sequence[Sequence[Turn]], images: int
+        self, conversations: Sequence[Sequence[Exchange]], images: int
     ) -> list[tuple[list[int], list[int]]]:
         if not conversations:
             raise ValueError("a batch needs at least one conversation; got none.")

@@ -33,9 +33,6 @@ WORDS = tuple(sorted({word for text in DESCRIBE + EXPLAIN for word in text.strip
 #: everything; `reasoning`: a question that takes steps, with the steps.
 KINDS = ("conversation", "detail", "reasoning")
 
-#: Questions in one conversation, at most: those asked twice and those that the scene does not allow are left out.
-TURNS = 4
-
 
 class Dialogue(NamedTuple):
     """What user and assistant say in turn about one picture.
@@ -58,9 +55,10 @@ class Instructions:
             there is a conversation instead.
         questions: kinds of questions in conversations, of `world.questions.KINDS`.
         pairs: as for `Questions`.
+        turns: questions in one conversation, at most: those asked twice and those that the scene does not allow are left out.
 
     Raises:
-        ValueError: no kinds, or one that does not exist.
+        ValueError: no kinds, or one that does not exist; no turns.
     """
 
     def __init__(
@@ -69,11 +67,14 @@ class Instructions:
         kinds: Iterable[str] = KINDS,
         questions: Iterable[str] = tuple(QUESTIONS),
         pairs: Sequence[tuple[int, int]] = SEEN,
+        turns: int = 4,
     ) -> None:
         kinds = [kinds] if isinstance(kinds, str) else list(kinds)
         if not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds is a list of some of {list(KINDS)}; got {kinds}.")
-        self.rng, self.kinds = rng, kinds
+        if turns < 1:
+            raise ValueError(f"a conversation has at least one turn; got turns={turns}.")
+        self.rng, self.kinds, self.turns = rng, kinds, turns
         self._ask, self._reason = Questions(rng, questions, pairs), Reasoning(rng)
 
     def __call__(self, these: Sequence[Thing]) -> Dialogue:
@@ -90,7 +91,7 @@ class Instructions:
             question = f"{asked[0].question} {pick(self.rng, EXPLAIN)}"
             return Dialogue(kind, told, ((question, asked[0].thought),))
         if kind != "detail":
-            asked = {q.question: f"{q.answer}." for q in self._ask(these, TURNS)}
+            asked = {q.question: f"{q.answer}." for q in self._ask(these, self.turns)}
             if asked:
                 return Dialogue("conversation", told, tuple(asked.items()))
         return Dialogue("detail", told, ((pick(self.rng, DESCRIBE), told),))

@@ -1,0 +1,75 @@
+"""Does a model write what it would have predicted, and does its memory of keys and values change nothing?"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from minivlm.evaluation.probes.compare import TOLERANCE, same
+from minivlm.evaluation.probes.rows import Row, image_id, logits, padded, probe, rows
+
+
+@probe
+def teacher_forcing(model: nn.Module, batch: Any, tokens: int = 6) -> float:
+    """`generate` writes the likeliest token at each step: the one that `forward` gives the highest score when it reads what
+    was written. Returns by how much a written token's score is below the highest, at most.
+
+    The prompts are the texts up to their last answer.
+
+    Raises:
+        AssertionError: another token has a higher score.
+    """
+    prompts = [_prompt(row) for row in rows(model, batch)]
+    ids, keep, images = padded(model, prompts, left=True)
+    written = model.generate(ids, images, keep, max_new_tokens=tokens)
+    assert written.shape == (len(prompts), tokens), (
+        f"generate was asked for {tokens} tokens for each of {len(prompts)} prompts; it returned shape {tuple(written.shape)}."
+    )
+    said = []
+    for new in written:  # a token that keeps a place for an image cannot be read back: there is no image for it
+        stop = (new == image_id(model)).nonzero() if image_id(model) is not None else []
+        said.append(new[: int(stop[0]) + 1] if len(stop) else new)
+    forced = [row._replace(ids=torch.cat([row.ids, new[:-1]])) for row, new in zip(prompts, said, strict=True)]
+    worst = 0.0
+    for number, (scores, new) in enumerate(zip(logits(model, forced, left=True), said, strict=True)):
+        scores = scores[-len(new) :]
+        below = (scores.max(-1).values - scores.gather(1, new[:, None])[:, 0]) / scores.abs().max()
+        step = int(below.argmax())
+        assert float(below.max()) <= TOLERANCE[scores.dtype], (
+            f"row {number}: token {step} written is {int(new[step])}; reading the same text, forward likes"
+            f" {int(scores[step].argmax())} best, by {float(below.max()):.1e} of the largest score."
+        )
+        worst = max(worst, float(below.max()))
+    return worst
+
+
+def _prompt(row: Row) -> Row:
+    """A row up to its last answer."""
+    learned = (row.labels != -100).tolist()
+    first = len(learned)
+    while first and not learned[first - 1]:  # what comes after the answer
+        first -= 1
+    while first and learned[first - 1]:
+        first -= 1
+    end = first or (1 if any(learned) else len(learned))
+    return row._replace(ids=row.ids[:end], labels=row.labels[:end])
+
+
+@probe
+def cache(model: nn.Module, batch: Any) -> float:
+    """The language model reads the second half of each text token by token, remembering keys and values: the same scores as
+    when it reads all at once.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    ids, keep, images = padded(model, rows(model, batch), left=True)
+    embeddings, language = model.embed(ids, images), model.language
+    length = ids.shape[1]
+    whole = language(embeddings=embeddings, keep=keep)
+    memory, past, parts = language.new_cache(length), 0, []
+    for end in range(max(1, length // 2), length + 1):
+        parts.append(language(embeddings=embeddings[:, past:end], keep=keep[:, :end], cache=memory))
+        past = end
+    text = "with a cache of keys and values the scores are others than without"
+    return same(torch.cat(parts, dim=1)[keep], whole[keep], text)

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     one = command(run, "run notebooks, showing progress; executed copies and a summary go to a folder of their own")
     one.add_argument("notebooks", nargs="*", metavar="NB", help="01, 01_clip or clip; all of them if none is given")
     one.add_argument("--out", default="out", help="folder for the executed copies (default: out)")
-    one.add_argument("--preset", choices=["cpu", "gpu", "smoke"], help="default: gpu where there is one, else cpu")
+    one.add_argument("--preset", choices=["cpu", "gpu", "smoke", "gpu-smoke"], help="default: gpu where there is one, else cpu")
     one.add_argument("--seed", type=int, help="0 or more (default: 0)")
     one.add_argument("--arms", choices=["lesson", "all"], help="which ablation arms to train (default: lesson)")
 
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("notebooks", nargs="*", metavar="NB", help="as for run; all that record a claim if none is given")
     one.add_argument("--seeds", type=int, default=5, metavar="N", help="run the seeds 0 to N - 1 (default: 5)")
     one.add_argument("--arms", choices=["lesson", "all"], default="all", help="which ablation arms to train (default: all)")
-    one.add_argument("--preset", choices=["cpu", "gpu", "smoke"], default="cpu", help="default: cpu")
+    one.add_argument("--preset", choices=["cpu", "gpu", "smoke", "gpu-smoke"], default="cpu", help="default: cpu")
     one.add_argument("--jobs", type=int, default=2, metavar="N", help="how many run at a time, a thread each (default: 2)")
     one.add_argument("--results", metavar="FOLDER", help="where the rows lie (default: the checkout's results/)")
     other = one.add_mutually_exclusive_group()

@@ -150,7 +150,7 @@ def refuse(course: Course, names: Iterable[str], request: Request) -> None:
     for what, number in (("--seeds", request.seeds), ("--jobs", request.jobs)):
         if number < 1:
             raise CourseError(f"{what} {number}: give 1 or more")
-    if request.preset == "smoke" and request.results.resolve() == (course.root / "results").resolve():
+    if request.preset.endswith("smoke") and request.results.resolve() == (course.root / "results").resolve():
         raise CourseError("the preset smoke takes a few steps and measures nothing: keep its rows apart with --results FOLDER")
     for name in names:
         if found := builder.check(course, name):

@@ -1,12 +1,12 @@
 """What the environment may ask of a notebook. Read twice: by the runner, before a kernel starts, and by the lesson.
 
-MINIVLM_PRESET (cpu, gpu, smoke), MINIVLM_SEED, MINIVLM_ARMS (lesson, all), MINIVLM_RESULTS (a file).
+MINIVLM_PRESET (cpu, gpu, smoke, gpu-smoke), MINIVLM_SEED, MINIVLM_ARMS (lesson, all), MINIVLM_RESULTS (a file).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-PRESETS = ("cpu", "gpu", "smoke")
+PRESETS = ("cpu", "gpu", "smoke", "gpu-smoke")
 ARMS = ("lesson", "all")
 SEEDS = 2**63  # torch takes no larger one
 

@@ -6,9 +6,9 @@
     lesson.record("captions beat labels", with_captions=0.91, with_labels=0.62)
     lesson.expect(0.91 - 0.62, at_least=0.1, what="the gain from captions")
 
-The environment chooses: MINIVLM_PRESET (cpu, gpu, smoke), MINIVLM_SEED, MINIVLM_ARMS (lesson, all), MINIVLM_RESULTS (a
-file to which `record` appends; a relative one is meant from the checkout). The preset `smoke` takes a few steps, only to
-see that every cell runs: claims are recorded and not asserted.
+The environment chooses: MINIVLM_PRESET (cpu, gpu, smoke, gpu-smoke), MINIVLM_SEED, MINIVLM_ARMS (lesson, all),
+MINIVLM_RESULTS (a file to which `record` appends; a relative one is meant from the checkout). The preset `smoke` takes a few
+steps, only to see that every cell runs: claims are recorded and not asserted. `gpu-smoke` does so at the sizes of `gpu`.
 """
 
 import json
@@ -53,6 +53,16 @@ class Lesson:
         torch.manual_seed(self.seed)
 
     @property
+    def large(self) -> bool:
+        """True for models of the size that a GPU trains."""
+        return self.preset.startswith("gpu")
+
+    @property
+    def short(self) -> bool:
+        """True if only a few steps are taken, which measure nothing."""
+        return self.preset.endswith("smoke")
+
+    @property
     def all_arms(self) -> bool:
         """True if every ablation arm is to be trained, not only the one that the lesson shows."""
         return self.arms == "all"
@@ -61,14 +71,14 @@ class Lesson:
         return f"Lesson {self.name}: preset {self.preset}, seed {self.seed}, arms {self.arms}, device {self.device}"
 
     def choose(self, *, cpu: dict[str, Any], gpu: dict[str, Any], smoke: dict[str, Any]) -> SimpleNamespace:
-        """The settings of the chosen preset: `cpu`, with what `gpu` or `smoke` say otherwise.
+        """The settings of the chosen preset: `cpu`, with what `gpu`, `smoke` or both say otherwise.
 
         Raises ValueError for a setting that `cpu` does not have.
         """
         for preset, given in (("gpu", gpu), ("smoke", smoke)):
             if unknown := sorted(set(given) - set(cpu)):
                 raise ValueError(f"{preset}= sets {', '.join(unknown)}, which cpu= does not have: {', '.join(cpu)}")
-        return SimpleNamespace(**{**cpu, **{"cpu": {}, "gpu": gpu, "smoke": smoke}[self.preset]})
+        return SimpleNamespace(**cpu | (gpu if self.large else {}) | (smoke if self.short else {}))
 
     def record(self, claim: str, **numbers: Any) -> None:
         """Print the claim with its numbers, and append them to the file MINIVLM_RESULTS if there is one.
@@ -106,7 +116,7 @@ class Lesson:
         """
         if at_least is None and at_most is None:
             raise ValueError("expect needs a bound: at_least= or at_most=")
-        if self.preset == "smoke":
+        if self.short:
             return
         value = as_number(what, value)
         if at_least is not None and not value >= at_least:

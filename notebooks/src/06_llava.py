@@ -83,7 +83,7 @@ plt.show()
 # deal about it and never saw a picture. The paper took OpenAI's CLIP ViT-L/14 and Vicuna.
 
 # %%
-size = "gpu" if lesson.preset == "gpu" and "language-gpu" in backbones.built() else "cpu"
+size = "gpu" if lesson.large and "language-gpu" in backbones.built() else "cpu"
 seen_sizes, seen = backbones.read(f"vision-{size}")
 read_sizes, read = backbones.read(f"language-{size}")
 vision_config = ViTConfig(**seen_sizes["vision"])
@@ -596,23 +596,23 @@ plots.heatmap(table, list(found), columns, "share of right answers", limits=(0, 
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
-mean = {name: row["mean"] for name, row in found.items()}
-levels_of = dict(blind=mean["blind"], chance=mean["chance"])
-looked = dict(another=mean["another picture"], blank=mean["a blank picture"])
+average = {name: row["mean"] for name, row in found.items()}
+levels_of = dict(blind=average["blind"], chance=average["chance"])
+looked = dict(another=average["another picture"], blank=average["a blank picture"])
 claim = "two stages are better than one, at equal compute"
-measured = dict(two_stages=mean["two stages"], stage_2_alone=mean["stage 2 alone"])
+measured = dict(two_stages=average["two stages"], stage_2_alone=average["stage 2 alone"])
 if lesson.all_arms:
     others = ("stage 2 alone, equal steps", "a fresh language model", "an untrained eye")
-    measured |= {name.replace(",", "").replace(" ", "_"): mean[name] for name in others}
+    measured |= {name.replace(",", "").replace(" ", "_"): average[name] for name in others}
 lesson.record(claim, **measured, **looked, **levels_of)
 if lesson.all_arms:
-    dialogues, captions = mean["all kinds of dialogues"], mean["captions only"]
+    dialogues, captions = average["all kinds of dialogues"], average["captions only"]
     one = dict(all_dialogues=dialogues, captions_only=captions)
-    alone = dict(conversations_only=mean["two stages"])
+    alone = dict(conversations_only=average["two stages"])
     lesson.record("dialogues teach to answer, captions do not", **one, **alone, **levels_of)
 
-lesson.expect(mean["two stages"], at_least=0.6, what="LLaVA's accuracy")
-gap = mean["two stages"] - mean["another picture"]
+lesson.expect(average["two stages"], at_least=0.6, what="LLaVA's accuracy")
+gap = average["two stages"] - average["another picture"]
 lesson.expect(gap, at_least=0.25, what="the gain from looking at the right picture")
 
 # %% tags=["nbval-ignore-output"] alt="Bars for the arms of the claim, with a dot for each stored seed, and levels of chance and of the best blind guess."

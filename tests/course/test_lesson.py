@@ -29,7 +29,7 @@ def test_defaults():
     assert choose(lesson) == {"steps": 100, "width": 8}
 
 
-@pytest.mark.parametrize(("preset", "steps"), [("cpu", 100), ("gpu", 900), ("smoke", 2)])
+@pytest.mark.parametrize(("preset", "steps"), [("cpu", 100), ("gpu", 900), ("smoke", 2), ("gpu-smoke", 2)])
 def test_presets_override_cpu(monkeypatch, preset, steps):
     monkeypatch.setenv("MINIVLM_PRESET", preset)
     assert choose(Lesson("x")) == {"steps": steps, "width": 8}

@@ -66,17 +66,24 @@ def _tower(ours: str, theirs: str) -> tuple[Row, ...]:
     )
 
 
-def table(config: CLIPConfig) -> Table:
-    """Our tensor names and theirs."""
-    patch = (config.vision.channels, config.vision.patch_size, config.vision.patch_size)
+def vision_table(config: ViTConfig) -> Table:
+    """Our tensor names and theirs, of the vision tower alone, which other models have inside."""
+    patch = (config.channels, config.patch_size, config.patch_size)
     rows = (
-        Same("log_scale", "logit_scale"),
         Same("vision.class_token", "vision_model.embeddings.class_embedding"),
         Flat("vision.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight", patch),
         Same("vision.positions", "vision_model.embeddings.position_embedding.weight"),
         Same("vision.norm_before.*", "vision_model.pre_layrnorm.*"),
         *_tower("vision", "vision_model"),
         Same("vision.norm_after.*", "vision_model.post_layernorm.*"),
+    )
+    return Table(rows, ("vision_model.embeddings.position_ids",))
+
+
+def table(config: CLIPConfig) -> Table:
+    """Our tensor names and theirs."""
+    rows = (
+        Same("log_scale", "logit_scale"),
         Same("image_projection.weight", "visual_projection.weight"),
         Same("text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
         Same("text.positions", "text_model.embeddings.position_embedding.weight"),
@@ -84,7 +91,7 @@ def table(config: CLIPConfig) -> Table:
         Same("text.norm_after.*", "text_model.final_layer_norm.*"),
         Same("text_projection.weight", "text_projection.weight"),
     )
-    return Table(rows, ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"))
+    return vision_table(config.vision) + Table(rows, ("text_model.embeddings.position_ids",))
 
 
 def read_config(settings: Settings) -> CLIPConfig:
@@ -93,8 +100,8 @@ def read_config(settings: Settings) -> CLIPConfig:
     Raises:
         CheckpointError: a setting is not of its kind, or not supported.
     """
-    vision = _part(settings, "vision_config", VISION)
-    text = _part(settings, "text_config", TEXT)
+    vision = part(settings, "vision_config", VISION)
+    text = part(settings, "text_config", TEXT)
     settings.expect({"quantization_config": None})
     eos = text.values.get("eos_token_id", EOS)
     if isinstance(eos, bool) or not isinstance(eos, int):
@@ -120,14 +127,14 @@ def read_config(settings: Settings) -> CLIPConfig:
         raise CheckpointError(f"{settings.where}: not a model that this course's CLIP can be. {error}") from error
 
 
-def _part(settings: Settings, name: str, fields: tuple[Field, ...]) -> Settings:
+def part(settings: Settings, name: str, fields: tuple[Field, ...]) -> Settings:
     """One tower's settings; `text_config_dict` wins over `text_config`, with its defaults, as in the reference."""
-    part, winner = settings.part(name), settings.part(f"{name}_dict")
+    found, winner = settings.part(name), settings.part(f"{name}_dict")
     if settings.values.get(f"{name}_dict") is not None:
         defaults = {field.theirs: field.default for field in fields} | FIXED | {"eos_token_id": EOS}
-        part = Settings({**part.values, **defaults, **winner.values}, winner.where)
-    part.expect(FIXED)
-    return part
+        found = Settings({**found.values, **defaults, **winner.values}, winner.where)
+    found.expect(FIXED)
+    return found
 
 
 def write_config(config: CLIPConfig) -> dict[str, Any]:
@@ -196,15 +203,7 @@ class CLIPModel(nn.Module):
         Raises:
             TypeError, ValueError: not the images that this model takes.
         """
-        vision = self.config.vision
-        if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
-            raise TypeError(f"pixel_values must be a float tensor; got {_kind(pixel_values)}.")
-        shape = (vision.channels, vision.image_size, vision.image_size)
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != shape or not len(pixel_values):
-            raise ValueError(
-                f"pixel_values must have shape {('B', *shape)}; got {tuple(pixel_values.shape)}."
-                f" minivlm.vision.processor.ImageProcessor({vision.image_size}) resizes and crops."
-            )
+        check_images(self.config.vision, pixel_values)
         features = self.model.vision(pixel_values.to(self.model.log_scale.dtype))
         pooled = self.model.vision.norm_after(features[:, 0])
         return Tower(features, self.model.image_projection(pooled))
@@ -289,6 +288,22 @@ class CLIPModel(nn.Module):
                 " read. If padding is on the left, pad with another id than the one that ends a text."
             )
         return keep
+
+
+def check_images(config: ViTConfig, pixel_values: Tensor) -> None:
+    """Whether this vision tower can look at them.
+
+    Raises:
+        TypeError, ValueError: it cannot.
+    """
+    if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
+        raise TypeError(f"pixel_values must be a float tensor; got {_kind(pixel_values)}.")
+    shape = (config.channels, config.image_size, config.image_size)
+    if pixel_values.ndim != 4 or pixel_values.shape[1:] != shape or not len(pixel_values):
+        raise ValueError(
+            f"pixel_values must have shape {('B', *shape)}; got {tuple(pixel_values.shape)}."
+            f" minivlm.vision.processor.ImageProcessor({config.image_size}) resizes and crops."
+        )
 
 
 def _kind(value: Any) -> str:

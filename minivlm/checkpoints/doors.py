@@ -9,32 +9,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import clip, folder, llama
+from minivlm.checkpoints import clip, folder, llama, llava, llava_original
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
 
-FORMATS: tuple[Format, ...] = (clip.FORMAT, llama.LLAMA, llama.QWEN2)
+FORMATS: tuple[Format, ...] = (
+    clip.FORMAT,
+    llama.LLAMA,
+    llama.QWEN2,
+    llava.FORMAT,
+    *llava_original.FORMATS,
+)
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, vision: str | Path | None = None) -> nn.Module:
     """The model in a released folder, in evaluation mode and float32.
 
     It takes the reference's arguments (`input_ids`, `attention_mask`, ...) and answers under its names; `.model` is the
     lesson class. Nothing is downloaded.
 
+    Args:
+        path: the folder.
+        vision: that of the vision encoder, for a model whose own folder only names it (the original LLaVA's).
+
     Raises:
         CheckpointError: anything about the folder is not as expected.
     """
-    form, config, tensors = _read(_folder(path))
+    form, config, tensors = _read(_folder(path), vision)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; your seed is not touched
         model = form.model(config)
     model.load_state_dict(tensors)
     return form.wrapper(model).eval()
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The config's fields as plain numbers, and the tensors under our names, as they are stored.
+def read(path: str | Path, vision: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config's fields as plain numbers, and the tensors under our names, as they are stored. Arguments as for `load`.
 
     For classes of your own, such as those of a notebook's cells. A config within a config is a dict within the dict:
 
@@ -46,7 +56,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: anything about the folder is not as expected.
     """
-    _, config, tensors = _read(_folder(path))
+    _, config, tensors = _read(_folder(path), vision)
     return asdict(config), tensors
 
 
@@ -96,12 +106,24 @@ def _folder(path: Any) -> Path:
     return Path.cwd() if Path(path) == Path() else Path(path)
 
 
-def _read(path: Path) -> tuple[Format, Any, dict[str, Tensor]]:
+def _read(path: Path, vision: str | Path | None) -> tuple[Format, Any, dict[str, Tensor]]:
     settings = folder.read_settings(path)
     form = _format_of(settings)
+    theirs, where = {}, {}
+    if form.beside is not None:
+        if vision is None:
+            raise CheckpointError(
+                f"{settings.where}: this folder has no vision encoder; it only names one,"
+                f" {settings.values.get('mm_vision_tower')!r}. Give that one's folder as well: load(path, vision=folder)."
+            )
+        settings, theirs, where = form.beside(settings, _folder(vision))
+    elif vision is not None:
+        raise CheckpointError(
+            f"{settings.where}: this folder holds its model whole, so there is no use for vision={str(vision)!r}."
+        )
     config = form.read_config(settings)
-    theirs, where = folder.read_tensors(path)
-    return form, config, form.table(config).to_ours(theirs, form.expected(config), where)
+    own, files = folder.read_tensors(path)
+    return form, config, form.table(config).to_ours({**theirs, **own}, form.expected(config), {**where, **files})
 
 
 def _format_of(settings: Settings) -> Format:

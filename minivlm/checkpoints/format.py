@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ class Format:
     write_config: Callable[[Any], dict[str, Any]]
     table: Callable[[Any], Table]  # of a config
     fits: Callable[[Any], bool] = lambda config: True  # where several formats share a class: is this config one of it?
+    # Where the vision encoder lies in a folder of its own: settings with its own among them, its tensors, their files.
+    beside: Callable[[Settings, Path], tuple[Settings, dict[str, Tensor], dict[str, str]]] | None = None
 
     def expected(self, config: Any) -> dict[str, Tensor]:
         """Names and shapes of our tensors; nothing is allocated."""

@@ -10,7 +10,7 @@ folder must hold is known before it is opened, and whatever else it holds is an 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import torch
@@ -87,16 +87,78 @@ class Flat:
         return (ours.unflatten(1, self.shape),)
 
 
-Row = Same | Stacked | Flat
+@dataclass(frozen=True)
+class Idle:
+    """One tensor here; there the same one, and one that does nothing: an identity (or, for a bias, zeros) of its width.
+
+    It stands in their files because their class always has it; it is written, and anything else in its place is an error.
+    """
+
+    ours: str
+    theirs: tuple[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.theirs
+
+    def join(self, theirs: Sequence[Tensor]) -> Tensor:
+        """Their tensors as our one."""
+        given, idle = theirs
+        if not torch.equal(idle, _idle(given).to(idle.dtype)):
+            kind, nothing = ("weight", "an identity") if given.ndim == 2 else ("bias", "zeros")
+            raise CheckpointError(
+                f"tensor {_fill(self.theirs[1], [kind])!r} does something: it is not {nothing}."
+                " This course's class has no layer there, so it would compute other numbers."
+            )
+        return given
+
+    def split(self, ours: Tensor) -> Sequence[Tensor]:
+        """Our tensor as theirs, in the order of `names`."""
+        return (ours, _idle(ours))
+
+
+def _idle(beside: Tensor) -> Tensor:
+    if beside.ndim == 1:
+        return torch.zeros_like(beside)
+    return torch.eye(len(beside), dtype=beside.dtype, device=beside.device)
+
+
+Row = Same | Stacked | Flat | Idle
 
 
 @dataclass(frozen=True)
 class Table:
-    """A model's rows, and what old files hold and nobody needs: buffers that count 0, 1, 2, ..., and others of known value."""
+    """A model's rows; what old files hold and nobody needs: buffers that count 0, 1, 2, ..., and others of known value; and
+    how the same tensors were called by other versions (how a name begins, as a pattern, and how it begins in the rows)."""
 
     rows: tuple[Row, ...]
     counters: tuple[str, ...] = ()
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def __add__(self, other: "Table") -> "Table":
+        """The tables of two parts as that of the whole."""
+        return Table(
+            self.rows + other.rows,
+            self.counters + other.counters,
+            {**self.constants, **other.constants},
+            self.aliases + other.aliases,
+        )
+
+    def prefixed(self, ours: str = "", theirs: str = "") -> "Table":
+        """The table of a model that has this one inside: every name begins with more."""
+
+        def longer(row: Row) -> Row:
+            names = tuple(theirs + name for name in row.names)
+            return replace(row, ours=ours + row.ours, theirs=names if isinstance(row.theirs, tuple) else names[0])
+
+        return Table(
+            tuple(longer(row) for row in self.rows),
+            tuple(theirs + name for name in self.counters),
+            {theirs + name: tensor for name, tensor in self.constants.items()},
+            tuple((re.escape(theirs) + pattern, theirs + begins) for pattern, begins in self.aliases),
+        )
 
     def pairs(self, ours: Iterable[str]) -> list[tuple[str, Row, tuple[str, ...]]]:
         """For each of our names its row and their names.
@@ -133,8 +195,10 @@ class Table:
             where: which file each of `theirs` comes from, for the messages.
 
         Raises:
-            CheckpointError: a tensor is missing, unexpected, of another shape, or not made of floating point numbers.
+            CheckpointError: a tensor is missing, unexpected, there under two names, of another shape, or not made of
+                floating point numbers.
         """
+        theirs, where = self._renamed(theirs, where)
         shapes = {name: tensor.shape for name, tensor in self.to_theirs(expected).items()}
         counters = [name for name in theirs if name in self.counters]
         for name in counters:
@@ -159,6 +223,21 @@ class Table:
                     " Quantised checkpoints are not supported; use the original one."
                 )
         return {name: row.join([theirs[n] for n in names]) for name, row, names in self.pairs(expected)}
+
+    def _renamed(self, theirs: Mapping[str, Tensor], where: Mapping[str, str]) -> tuple[dict, dict]:
+        """Tensors and their files under the names of the rows."""
+        tensors, files = {}, {}
+        for name, tensor in theirs.items():
+            known = name
+            for pattern, begins in self.aliases:
+                known = re.sub(r"\A" + pattern, begins, known)
+            if known in tensors:
+                raise CheckpointError(
+                    f"{where[name]}: tensor {name!r} is there twice, also as {known!r} or what other versions call it."
+                    " Which one counts? Remove the other."
+                )
+            tensors[known], files[known] = tensor, where[name]
+        return tensors, files
 
 
 def _pattern(name: str) -> re.Pattern:

@@ -13,9 +13,15 @@ def splice(
     by row, the first image's first.
 
     Raises:
-        ValueError: more places than features, or fewer. (On a GPU it is not looked at,
-            because the step would have to wait; whoever made the batch counted.)
+        ValueError: features of another width; more places than features, or fewer. (On
+            a GPU these are not counted, because the step would have to wait; whoever
+            made the batch counted.)
     """
+    if features.shape[2] != embeddings.shape[2]:
+        raise ValueError(
+            f"features are {features.shape[2]} wide, and the text's embeddings"
+            f" {embeddings.shape[2]}; a connector brings one to the width of the other."
+        )
     wanted = None if places.is_cuda else int(places.sum())
     if wanted not in (None, features.shape[0] * features.shape[1]):
         images, tokens, _ = features.shape
@@ -24,4 +30,5 @@ def splice(
             f" {tokens} tokens each fill {images * tokens}. A text needs {tokens}"
             " places for each of its images, and the batch each image once."
         )
-    return embeddings.masked_scatter(places[:, :, None], features)
+    # In mixed precision a connector gives bfloat16, an embedding table float32.
+    return embeddings.masked_scatter(places[:, :, None], features.to(embeddings.dtype))

@@ -33,6 +33,24 @@ class Chat:
     user: str = "user: "
     assistant: str = " assistant:"
 
+    def __post_init__(self) -> None:
+        special = self.image in self.tokenizer.specials
+        if not special or len(self.tokenizer.encode(self.image)) != 1:
+            raise ValueError(
+                f"image is {self.image!r}, which is no special token of the tokenizer;"
+                " it must be one, such as '<image>'."
+            )
+        if self.image in self.system + self.user + self.assistant:
+            raise ValueError(
+                f"{self.image!r} stands in system, user or assistant; images stand in"
+                " what the user says."
+            )
+        if min(self.image_tokens, self.context) < 1:
+            raise ValueError(
+                f"image_tokens is {self.image_tokens} and context {self.context}; both"
+                " must be at least 1."
+            )
+
     @property
     def image_id(self) -> int:
         """The token that keeps the places."""
@@ -58,15 +76,15 @@ class Chat:
         def say(text: str, learned: bool = False) -> None:
             add(self.tokenizer.encode(text, specials=False, after=ids), learned)
 
-        say(self.system)
         for number, (question, answer) in enumerate(turns, 1):
             self._check(question, answer, number == len(turns))
-            say(self.user)
-            for i, part in enumerate(question.split(self.image)):
+            asked = f"{self.user}{question}{self.assistant}"
+            if number == 1:
+                asked = self.system + asked
+            for i, part in enumerate(asked.split(self.image)):
                 if i:
                     add([self.image_id] * self.image_tokens)
                 say(part)
-            say(self.assistant)
             if answer is not None:
                 say(f" {answer}", learned=True)
                 add([self.tokenizer.eos], learned=True)

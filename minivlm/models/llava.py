@@ -112,7 +112,8 @@ class LLaVA(nn.Module):
         """
         embeddings = self.language.embed(ids)
         if pixel_values is None:
-            features = embeddings.new_empty(0, *embeddings.shape[1:])
+            width = embeddings.shape[2]
+            features = embeddings.new_empty(0, self.config.image_tokens, width)
         else:
             features = self.embed_image(pixel_values)
         return splice(embeddings, ids == self.config.image_id, features)

@@ -368,6 +368,11 @@ print(f"before training: {right}; a guess among what was told: {guessing:.2f}")
 # of the steps and then sinks along a cosine; overlong gradients are cut; matrices decay a little, gains and biases never.
 # This is the loop of the whole course.
 
+# %%
+from minivlm.training.checkpoint import Checkpoint
+from minivlm.training.freezing import train_mode
+from minivlm.training.rates import split_by_rate
+
 # %% include="minivlm.training.loop:parameter_groups, cosine_schedule, fit"
 
 # %% tags=["nbval-ignore-output"]

@@ -4,17 +4,21 @@ from functools import partial
 
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPModel, LlamaForCausalLM
+from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from minivlm import checkpoints
 from minivlm.language.decoder import Decoder, DecoderConfig, Texts
 from minivlm.language.generate import generate
 from minivlm.models.clip import CLIP
+from minivlm.models.llava import Chats, LLaVA, LLaVAConfig
+from minivlm.vision.vit import ViTConfig
 from tests.checkpoints.helpers import clip_config
 from tests.parity import write_reference
 
 CLIP_FOLDER = write_reference.FOLDER / "clip"
 LLAMA_FOLDER = write_reference.FOLDER / "llama"
+LLAVA_FOLDER = write_reference.FOLDER / "llava"
+FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER)
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
@@ -80,8 +84,39 @@ def test_our_decoder_gives_the_stored_numbers_as_a_notebook_computes_them():
     assert expected["logits"].std() > 0.1
 
 
+def test_the_stored_llava_is_that_of_the_command_and_the_references():
+    reference, given = LlavaForConditionalGeneration.from_pretrained(LLAVA_FOLDER), write_reference.llava_inputs()
+    same(reference.state_dict(), write_reference.llava_model().state_dict())
+    same(load_file(LLAVA_FOLDER / "expected.safetensors"), given | write_reference.llava_outputs(reference, given), 1e-5)
+
+
+@torch.no_grad()
+def test_our_llava_gives_the_stored_numbers_as_a_notebook_computes_them():
+    sizes, state = checkpoints.read(LLAVA_FOLDER)
+    vision, language = ViTConfig(**sizes.pop("vision")), DecoderConfig(**sizes.pop("language"))
+    model = LLaVA(LLaVAConfig(vision, language, **sizes))
+    model.load_state_dict(state)
+    assert model.config.connector_layers == 1
+    expected = load_file(LLAVA_FOLDER / "expected.safetensors")
+    pixels, ids, keep = expected["pixel_values"], expected["input_ids"], expected["attention_mask"].bool()
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
+    close(model.vision(pixels, model.config.skip_layers)[:, 1:], expected["vision_features"])
+    close(model.embed_image(pixels), expected["image_features"])
+    close(model(ids, pixels, keep)[keep], expected["logits"][keep])
+    features = model.language.features(embeddings=model.embed(ids, pixels), keep=keep)
+    close(model.language.next_token_loss(features, expected["labels"]), expected["loss"])
+    alone = Chats(pixels[:2], ids[:1], expected["labels"][:1])  # the longest text has no padding
+    assert keep[0].all()
+    assert model.loss(alone).isfinite()
+    written = expected["generated"]
+    assert torch.equal(model.generate(ids, pixels, keep, max_new_tokens=written.shape[1]), written)
+    assert all(len(set(row.tolist())) > 3 for row in written), "a model that repeats itself compares little"
+    assert expected["logits"].std() > 0.1
+    assert expected["image_features"].std() > 0.1
+
+
 def test_it_is_small_and_complete():
-    for folder in (CLIP_FOLDER, LLAMA_FOLDER):
+    for folder in FOLDERS:
         files = {path.name: path.stat().st_size for path in folder.iterdir()}
         assert set(files) == {"config.json", "model.safetensors", "expected.safetensors"}
         assert sum(files.values()) < 400_000
@@ -91,7 +126,7 @@ def test_the_command_writes_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["write_reference", str(tmp_path)])
     write_reference.main()
     assert "model.safetensors" in capsys.readouterr().out
-    for folder in (CLIP_FOLDER, LLAMA_FOLDER):
+    for folder in FOLDERS:
         for name in ("model", "expected"):
             file = f"{name}.safetensors"
             atol = 1e-6 if name == "model" else 1e-5

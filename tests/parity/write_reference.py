@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPModel, LlamaForCausalLM
+from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import clip, decoder
+from tests.parity.cases import clip, decoder, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -113,11 +113,57 @@ def llama_outputs(model: LlamaForCausalLM, given: dict[str, Tensor]) -> dict[str
     }
 
 
+LLAVA = {
+    **llava.ONE_MATRIX,
+    "vision_config": {
+        **llava.ONE_MATRIX["vision_config"],
+        "hidden_size": 40,
+        "intermediate_size": 80,
+        "num_attention_heads": 5,
+    },
+    "text_config": {**LLAMA, "model_type": "llama", "max_position_embeddings": 64},
+}
+
+
+def llava_model() -> LlavaForConditionalGeneration:
+    """The random LLaVA, with one matrix as connector, that is stored."""
+    return llava.build(LLAVA, seed=10)
+
+
+def llava_inputs() -> dict[str, Tensor]:
+    """Four images in four texts (two, one, one, none), padded on the left."""
+    given = llava.inputs(LLAVA, seed=9)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def llava_outputs(model: LlavaForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: patches as CLIP leaves them, as words, scores, and what it writes on, greedily."""
+    result = model(**given)
+    ids, pixels = given["input_ids"], given["pixel_values"]
+    states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    prompt = {name: given[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    written = model.generate(**prompt, max_new_tokens=LLAMA_NEW, do_sample=False, pad_token_id=0)
+    return {
+        "vision_features": states[model.config.vision_feature_layer][:, 1:],
+        "image_features": torch.stack(list(model.get_image_features(pixels).pooler_output)),
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
         ("clip", clip_model(), clip_inputs(), clip_outputs),
         ("llama", llama_model(), llama_inputs(), llama_outputs),
+        ("llava", llava_model(), llava_inputs(), llava_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

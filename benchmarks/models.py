@@ -2,9 +2,9 @@
 
     python benchmarks/models.py [clip llava ...] [--write results/speed_models.json]
 
-Each model of the course and its reference (`transformers`) with the same weights, in one process and one thread, in turn: forward
-and backward of the loss, and greedy writing with a cache. Median CPU time; before it is taken, both must compute the same.
-Nothing else should run meanwhile.
+Each model of the course and its reference (`transformers`) with the same weights, in one process and one thread, in turn:
+forward and backward of the loss, and greedy writing with a cache. Median CPU time; before it is taken, both must compute the
+same. Nothing else should run meanwhile.
 """
 
 import argparse

@@ -6,6 +6,8 @@ What is not what it seems (transformers, `models/llama/modeling_llama.py` and `m
   kind of scaling changes the numbers; none is built in here, so none is read.
 - `attention_bias` means four biases, that of the output as well; Qwen2 has three, and no setting for them.
 - an `eos_token_id` that is left out is 2: generation would stop there. So it is written, as null.
+- rotary pairs are feature i and i + half a head; here, and in Meta's own files, 2 i and 2 i + 1. The rows of q and k are
+  put into the other order.
 - Llama 2's files hold the rotary frequencies of every layer, which follow from the config.
 """
 
@@ -59,7 +61,12 @@ def table(config: DecoderConfig) -> Table:
     rows: tuple[Row, ...] = (
         Same("embedding.weight", "model.embed_tokens.weight"),
         Same(block + "norm_1.weight", layer + "input_layernorm.weight"),
-        Stacked(block + "attention.qkv.*", tuple(f"{layer}self_attn.{x}_proj.*" for x in "qkv"), heads),
+        Stacked(
+            block + "attention.qkv.*",
+            tuple(f"{layer}self_attn.{x}_proj.*" for x in "qkv"),
+            heads,
+            (config.hd, config.hd, 0),
+        ),
         Same(block + "attention.out.weight", layer + "self_attn.o_proj.weight"),
         Same(block + "norm_2.weight", layer + "post_attention_layernorm.weight"),
         Stacked(block + "mlp.gate_up.weight", (layer + "mlp.gate_proj.weight", layer + "mlp.up_proj.weight")),

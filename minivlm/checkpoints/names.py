@@ -44,12 +44,14 @@ class Same:
 class Stacked:
     """One tensor here, several there, which ours holds one below the other: `qkv` and q, k, v.
 
-    `sizes`: their rows, where they are not all of one size.
+    `sizes`: their rows, where they are not all of one size. `heads`: for each of them the width of a head whose rotary pairs
+    are half a head apart there, and side by side here; 0 where nothing is turned.
     """
 
     ours: str
     theirs: tuple[str, ...]
     sizes: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,11 +60,23 @@ class Stacked:
 
     def join(self, theirs: Sequence[Tensor]) -> Tensor:
         """Their tensors as our one."""
-        return torch.cat(list(theirs))
+        return torch.cat([_pairs(part, width, 2, -1) for part, width in zip(theirs, self._heads(), strict=True)])
 
     def split(self, ours: Tensor) -> Sequence[Tensor]:
         """Our tensor as theirs, in the order of `names`."""
-        return ours.chunk(len(self.theirs)) if self.sizes is None else ours.split(self.sizes)
+        parts = ours.chunk(len(self.theirs)) if self.sizes is None else ours.split(self.sizes)
+        return [_pairs(part, width, -1, 2) for part, width in zip(parts, self._heads(), strict=True)]
+
+    def _heads(self) -> tuple[int, ...]:
+        return (0,) * len(self.theirs) if self.heads is None else self.heads
+
+
+def _pairs(rows: Tensor, width: int, *sides: int) -> Tensor:
+    """Rows of heads of that width, seen as a table of `sides` inside each head, column by column instead of row by row."""
+    if not width:
+        return rows
+    a, b = (width // 2 if side == -1 else side for side in sides)
+    return rows.unflatten(0, (-1, a, b)).transpose(1, 2).flatten(0, 2)
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ class Chat:
                 f"{self.image!r} stands in system, user or assistant; images stand in"
                 " what the user says."
             )
-        if min(self.image_tokens, self.context) < 1:
+        if self.image_tokens < 0 or self.context < 1:
             raise ValueError(
-                f"image_tokens is {self.image_tokens} and context {self.context}; both"
-                " must be at least 1."
+                f"image_tokens is {self.image_tokens} and context {self.context}; they"
+                " must be at least 0 (an image that takes no place) and 1."
             )
 
     @property

@@ -73,8 +73,8 @@ def looking_start(
     words.copy_(2 * normal(len(words), size, std=std) @ part[0])
     words.add_(normal(*words.shape, std=0.3 * std))
 
-    half, fast, moved = c.hd // 2, max(1, 3 * c.hd // 16), min(size, c.hd)
-    slow = [i for i in range(c.hd) if i % half >= half // 2][:size]
+    fast, moved = max(1, 3 * c.hd // 16), min(size, c.hd)
+    slow = list(range(c.hd // 2, c.hd))[:size]
     turn = c.rope_base ** (-torch.arange(0, c.hd, 2) / c.hd)
     for layer, block in enumerate(model.blocks):
         attention = block.attention
@@ -84,9 +84,9 @@ def looking_start(
         for head in range(c.heads):
             if layer == 0:
                 angle = -OFFSETS[head % 4] * turn[:fast]
-                q_bias[head, :fast] = sharpness * angle.cos()
-                q_bias[head, half : half + fast] = sharpness * angle.sin()
-                k_bias[head, :fast] = sharpness
+                q_bias[head, : 2 * fast : 2] = sharpness * angle.cos()
+                q_bias[head, 1 : 2 * fast : 2] = sharpness * angle.sin()
+                k_bias[head, : 2 * fast : 2] = sharpness
                 found, target = 0, 1 + head % 3
             else:
                 asked, searched, found = LOOKS[((layer - 1) * c.heads + head) % 8]

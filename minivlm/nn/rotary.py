@@ -2,18 +2,12 @@
 which its queries and keys are turned.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-
-class Turn(NamedTuple):
-    """Cosine and sine of every position's angles, one for each pair of features."""
-
-    cos: Float[Tensor, "b t half"]
-    sin: Float[Tensor, "b t half"]
+#: How each pair of features is turned at each place: complex numbers of length one.
+Turn = Complex[Tensor, "b t half"]
 
 
 def rotary_turn(
@@ -25,14 +19,14 @@ def rotary_turn(
     """
     pair = torch.arange(0, head_width, 2, device=positions.device).float()
     angle = positions[..., None].float() * base ** (-pair / head_width)
-    return Turn(angle.cos(), angle.sin())
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def rotate(x: Float[Tensor, "b nh t hd"], turn: Turn) -> Float[Tensor, "b nh t hd"]:
-    """Turn each pair of features in its plane. Pair i is features i and i + hd/2, as
-    in the released checkpoints of `transformers`; Meta's own files pair 2 i and
-    2 i + 1, which is the same model with its features in another order.
+    """Turn each pair of features in its plane: features 2 i and 2 i + 1 are the two
+    parts of one complex number (equation 13), as in Meta's files. (`transformers` pairs
+    i with i + hd/2, which is the same model with its features in another order.)
     """
-    cos, sin = (part[:, None].to(x.dtype) for part in turn)  # the same for all heads
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    wide = x.float() if x.element_size() < 4 else x
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn[:, None]).flatten(-2).type_as(x)

@@ -1,23 +1,23 @@
-"""Rotary positions, written once more with complex numbers."""
+"""Rotary positions, written once more, number by number."""
 
 import math
 
 import torch
 
-from minivlm.nn.rotary import Turn, rotary_turn, rotate
+from minivlm.nn.rotary import rotary_turn, rotate
 
 
 def by_hand(x: torch.Tensor, positions: torch.Tensor, base: float) -> torch.Tensor:
-    """Equation 13 of Su et al. 2021: feature i and i + hd/2 are a complex number, multiplied by exp(i position theta_i)."""
+    """Equation 13 of Su et al. 2021: features 2i and 2i + 1 are a complex number, multiplied by exp(i position theta_i)."""
     hd = x.shape[-1]
     out = torch.empty_like(x)
     for b in range(x.shape[0]):
         for t in range(x.shape[2]):
             for i in range(hd // 2):
                 theta = float(positions[b, t]) * base ** (-2 * i / hd)
-                z = torch.complex(x[b, :, t, i].double(), x[b, :, t, i + hd // 2].double())
+                z = torch.complex(x[b, :, t, 2 * i].double(), x[b, :, t, 2 * i + 1].double())
                 z = z * complex(math.cos(theta), math.sin(theta))
-                out[b, :, t, i], out[b, :, t, i + hd // 2] = z.real.float(), z.imag.float()
+                out[b, :, t, 2 * i], out[b, :, t, 2 * i + 1] = z.real.float(), z.imag.float()
     return out
 
 
@@ -51,7 +51,7 @@ def test_a_score_depends_only_on_the_distance():
 def test_half_precision_keeps_far_positions_apart():
     """bfloat16 has 8 bits: 1000 and 1001 are one number there."""
     turn = rotary_turn(torch.tensor([[1000, 1001]]), 4)
-    assert turn.cos.dtype == torch.float32
+    assert turn.dtype == torch.complex64
     x = torch.ones(1, 1, 2, 4, dtype=torch.bfloat16)
     turned = rotate(x, turn)
     assert turned.dtype == torch.bfloat16
@@ -60,6 +60,6 @@ def test_half_precision_keeps_far_positions_apart():
 
 def test_angles_from_elsewhere_can_be_used():
     """What a model with two- or three-dimensional positions will do."""
-    turn = Turn(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))  # a quarter turn everywhere
+    turn = torch.full((1, 2, 3), 1j)  # a quarter turn everywhere
     x = torch.arange(12.0).view(1, 1, 2, 6)
-    assert torch.equal(rotate(x, turn), torch.cat([-x[..., 3:], x[..., :3]], -1))
+    assert torch.equal(rotate(x, turn), torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2))

@@ -88,14 +88,14 @@ def _(patch, loaded):
     )
 
 
-@mistake("rope pairs neighbours instead of halves", (*BLOCKS, *ALL))
+@mistake("rope pairs halves instead of neighbours", (*BLOCKS, *ALL))
 def _(patch, loaded):
-    def interleaved(x, turn):
-        cos, sin = (part[:, None] for part in turn)
-        a, b = x[..., 0::2], x[..., 1::2]
-        return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+    def halves(x, turn):
+        a, b = x.chunk(2, dim=-1)
+        cos, sin = turn.real[:, None], turn.imag[:, None]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
-    patch.setattr(minivlm.nn.grouped_query, "rotate", interleaved)
+    patch.setattr(minivlm.nn.grouped_query, "rotate", halves)
 
 
 @mistake("rope turns the other way in keys", (*BLOCKS, *ALL))
@@ -104,7 +104,7 @@ def _(patch, loaded):
 
     def wrong(x, turn):
         calls.append(x)
-        return right(x, turn if len(calls) % 2 else turn._replace(sin=-turn.sin))
+        return right(x, turn if len(calls) % 2 else turn.conj())
 
     patch.setattr(minivlm.nn.grouped_query, "rotate", wrong)
 

@@ -40,6 +40,11 @@ class PerceiverConfig:
                 f"frames is {self.frames}; it must be 0 (no order), or from 1 to the"
                 f" longest video, {self.longest}."
             )
+        if self.frames == 1 < self.longest:
+            raise ValueError(
+                f"frames is 1, and one time embedding tells no order among the"
+                f" {self.longest} frames of the longest video; take 0 or at least 2."
+            )
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"activation is {self.activation!r}; it must be one of"

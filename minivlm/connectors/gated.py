@@ -1,5 +1,5 @@
-"""Gated cross-attention (Flamingo, Alayrac et al. 2022, section 2.2): a layer put into a
-finished language model, which changes nothing until it has learned something.
+"""Gated cross-attention (Flamingo, Alayrac et al. 2022, section 2.2): a layer put into
+a finished language model, which changes nothing until it has learned something.
 """
 
 from functools import partial

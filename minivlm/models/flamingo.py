@@ -143,10 +143,11 @@ def look(
     """What a block is given, after `layer` has looked. Words that come after those of
     `mask`, because they are being written, see what the last of it saw.
     """
-    y, turn, keep, cache = given
+    y, *rest, cache = given
     past = 0 if cache is None else cache.length
-    rows = torch.arange(past, past + y.shape[1]).clamp(max=mask.shape[1] - 1)
-    return layer(y, image, mask[:, rows]), turn, keep, cache
+    rows = torch.arange(past, past + y.shape[1], device=y.device)
+    mask = mask[:, rows.clamp(max=mask.shape[1] - 1)]
+    return layer(y, image, mask), *rest, cache
 
 
 class Flamingo(nn.Module):
@@ -236,8 +237,8 @@ class Flamingo(nn.Module):
             blocks = list(self.language.blocks)[:: self.config.every]
             for layer, block in zip(self.layers, blocks, strict=True):
                 image = layer.attention.keys_values(images.flatten(1, 2))
-                hook = block.register_forward_pre_hook(partial(look, layer, image, mask))
-                stack.callback(hook.remove)
+                first = partial(look, layer, image, mask)
+                stack.callback(block.register_forward_pre_hook(first).remove)
             yield
 
     def features(

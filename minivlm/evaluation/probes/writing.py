@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from minivlm.evaluation.probes.compare import TOLERANCE, same
-from minivlm.evaluation.probes.rows import Row, image_id, logits, padded, probe, rows
+from minivlm.evaluation.probes.rows import Row, image_id, logits, padded, probe, rows, starts
 
 
 @probe
@@ -19,7 +19,7 @@ def teacher_forcing(model: nn.Module, batch: Any, tokens: int = 6) -> float:
     Raises:
         AssertionError: another token has a higher score.
     """
-    prompts = [_prompt(row) for row in rows(model, batch)]
+    prompts = [_prompt(model, row) for row in rows(model, batch)]
     ids, keep, images = padded(model, prompts, left=True)
     written = model.generate(ids, images, keep, max_new_tokens=tokens)
     assert written.shape == (len(prompts), tokens), (
@@ -43,8 +43,8 @@ def teacher_forcing(model: nn.Module, batch: Any, tokens: int = 6) -> float:
     return worst
 
 
-def _prompt(row: Row) -> Row:
-    """A row up to its last answer."""
+def _prompt(model: nn.Module, row: Row) -> Row:
+    """A row up to its last answer, with the images that stand in this part."""
     learned = (row.labels != -100).tolist()
     first = len(learned)
     while first and not learned[first - 1]:  # what comes after the answer
@@ -52,7 +52,8 @@ def _prompt(row: Row) -> Row:
     while first and learned[first - 1]:
         first -= 1
     end = first or (1 if any(learned) else len(learned))
-    return row._replace(ids=row.ids[:end], labels=row.labels[:end])
+    seen = sum(start < end for start in starts(model, row))
+    return Row(row.ids[:end], row.labels[:end], row.images[:seen])
 
 
 @probe

@@ -505,7 +505,7 @@ def test_prompts_end_before_the_last_answer():
             return super().generate(ids, pixel_values, keep, **how)
 
     probes.teacher_forcing(llava(Asked), chats())
-    wanted = [[*turns[:-1], (turns[-1][0], None)] for turns in CONVERSATIONS]
+    wanted = [[*turns[:-1], (turns[-1][0], None)] for turns in CONVERSATIONS] * 2  # in a batch, then each alone
     chat = Chat(TOKENIZER, CONFIG.image_tokens, 128)
     assert [row.tolist() for row in seen] == [chat.encode(turns)[0] for turns in wanted]
 
@@ -516,6 +516,44 @@ def test_cache():
         llava(WithABadCache),
         "with a cache of keys and values the scores are others than without: they differ by",
     )
+
+
+class ForgetsWhereAlone(Decoder):
+    """With a cache and nothing hidden, as for a single prompt, positions begin anew."""
+
+    def features(self, ids=None, embeddings=None, keep=None, positions=None, cache=None):
+        if keep is None:
+            x = self.embed(ids) if embeddings is None else embeddings
+            positions = torch.arange(x.shape[1]).expand(x.shape[:2])
+        return super().features(ids, embeddings, keep, positions, cache)
+
+
+class OneAtATime(Decoder):
+    """Several new tokens at once forget what is in the cache."""
+
+    def features(self, ids=None, embeddings=None, keep=None, positions=None, cache=None):
+        if cache and cache[0].length and keep is not None and keep.shape[1] - cache[0].length > 1:
+            keep = keep & (torch.arange(keep.shape[1]) >= cache[0].length)
+        return super().features(ids, embeddings, keep, positions, cache)
+
+
+def reading_with(language: type[Decoder]) -> LLaVA:
+    model = loud(LLaVA)
+    other = language(CONFIG.language)
+    other.load_state_dict(model.language.state_dict())
+    model.language = other
+    return model
+
+
+def test_a_single_prompt_is_probed_as_well():
+    """It is read without `keep`, which is another way through the model."""
+    fails("cache", reading_with(ForgetsWhereAlone), "row 0, alone: with a cache of keys and values")
+    with pytest.raises(AssertionError, match="row ., alone: token .* written is"):
+        probes.teacher_forcing(reading_with(ForgetsWhereAlone), chats(), tokens=16)
+
+
+def test_several_tokens_are_added_to_a_cache_at_once():
+    fails("cache", reading_with(OneAtATime), "the batch: with a cache of keys and values")
 
 
 class RandomOffset(LLaVA):
@@ -535,9 +573,10 @@ def test_storing():
         probes.storing(llava(), chats(), again=lambda model: seeded(LLaVA, CONFIG, seed=1))
 
 
-def test_storing_uses_up_no_random_numbers():
+def test_storing_uses_up_no_random_numbers(monkeypatch):
     model, batch = llava(), chats()
     state = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs were seeded"))
     probes.storing(model, batch)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -567,6 +606,8 @@ def test_unchanged_and_changed():
         probes.unchanged(before["connector"], model.connector)
     with pytest.raises(AssertionError, match="embedding.weight should have learned"):
         probes.changed(before["language"], model.language)
+    with pytest.raises(AssertionError, match="0.weight is not in the snapshot"):
+        probes.changed(before["language"], model.connector)
     with pytest.raises(AssertionError, match="no parameter wants a gradient"):
         probes.changed(before["language"], model.language.requires_grad_(False))
 

@@ -39,7 +39,7 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("06_llava")
 run = lesson.choose(
-    cpu=dict(stage_1=200, stage_2=250, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
+    cpu=dict(stage_1=200, stage_2=220, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
     gpu=dict(stage_1=1000, stage_2=6000, batch=128, lr_1=5e-3, lr_2=1e-3, test=600),
     smoke=dict(stage_1=2, stage_2=2, batch=8, test=24),
 )  # fmt: skip

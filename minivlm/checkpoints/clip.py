@@ -290,7 +290,7 @@ class CLIPModel(nn.Module):
         return keep
 
 
-def check_images(config: ViTConfig, pixel_values: Tensor) -> None:
+def check_images(config: ViTConfig, pixel_values: Any) -> None:
     """Whether this vision tower can look at them.
 
     Raises:

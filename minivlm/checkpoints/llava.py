@@ -5,7 +5,9 @@ What is not what it seems (transformers, `models/llava/modeling_llava.py`):
 - `vision_feature_layer` counts states, not layers: 0 enters the first layer, -1 leaves the last, -2 enters it.
 - the class always has two matrices. LLaVA's one is said with `projector_hidden_act` "linear", which does nothing, and an
   identity as the second matrix. So it is written, and so alone is "linear" read.
-- `vision_model.` in the names of the vision encoder comes and goes with versions. Both are read, the released one is written.
+- names come and go with versions: `vision_model.` in those of the vision encoder, and all of them as the class has them in
+  memory (`model.language_model.layers`, `lm_head`; `save_pretrained(save_original_format=False)`). All are read, the released
+  ones are written.
 """
 
 from collections.abc import Mapping
@@ -36,6 +38,14 @@ VISION = {
 ACTIVATION = {1: "linear", 2: "gelu"}  # `projector_hidden_act`, by our connector's layers
 IMAGE_ID, LAYER = 32000, -2  # `image_token_index` and `vision_feature_layer`, where the file does not say
 
+# The names of the class in memory, and those in released files.
+IN_MEMORY = (
+    (r"lm_head\.", "language_model.lm_head."),
+    (r"model\.language_model\.", "language_model.model."),
+    (r"model\.vision_tower\.", "vision_tower."),
+    (r"model\.multi_modal_projector\.", "multi_modal_projector."),
+)
+
 # What our class has built in.
 FIXED = {"vision_feature_select_strategy": "default", "multimodal_projector_bias": True}
 
@@ -53,7 +63,7 @@ def table(config: LLaVAConfig) -> Table:
     if config.connector_layers == 1:
         rows = (Idle("connector.0.*", (first, second)),)
     language = llama.table(config.language).prefixed("language.", "language_model.")
-    return tower_table(config) + Table(rows) + language
+    return Table(rows, aliases=IN_MEMORY) + tower_table(config) + language
 
 
 def read_config(settings: Settings) -> LLaVAConfig:
@@ -191,9 +201,9 @@ class ConditionalGeneration(nn.Module):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        pixel_values, keep = self._check(input_ids, pixel_values, attention_mask)
+        input_ids, pixel_values, keep = self._check(input_ids, pixel_values, attention_mask)
         if labels is not None:
-            self._check_labels(labels, input_ids)
+            labels = self._check_labels(labels, input_ids)
         embeddings = self.model.embed(input_ids, pixel_values)
         features = self.model.language.features(embeddings=embeddings, keep=keep)
         loss = None if labels is None else self.model.language.next_token_loss(features, labels)
@@ -213,14 +223,23 @@ class ConditionalGeneration(nn.Module):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        pixel_values, keep = self._check(input_ids, pixel_values, attention_mask)
+        ids, pixel_values, keep = self._check(input_ids, pixel_values, attention_mask)
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
+            raise TypeError(f"max_new_tokens must be a whole number; got {max_new_tokens!r}.")
+        vocabulary = self.config.language.vocab_size
+        for name, token in (("eos_token_id", eos_token_id), ("pad_token_id", pad_token_id)):
+            one = isinstance(token, int) and not isinstance(token, bool)
+            if not (one and 0 <= token < vocabulary) and not (token is None and name == "eos_token_id"):
+                raise ValueError(f"{name} is {token!r}; expected one id from 0 to {vocabulary - 1}.")
         how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
-        return torch.cat([input_ids, self.model.generate(input_ids, pixel_values, keep, **how)], dim=1)
+        return torch.cat([ids, self.model.generate(ids, pixel_values, keep, **how)], dim=1)
 
-    def _check(self, ids: Tensor, images: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """`pixel_values` and `keep`, if all fits together."""
-        self._check_device(input_ids=ids, pixel_values=images, attention_mask=mask)
-        llama.check_input(self.config.language, ids)
+    def _check(self, ids: Any, images: Any, mask: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Ids, `pixel_values` and `keep`, if all fits together."""
+        self._check_place(input_ids=ids, attention_mask=mask)
+        if ids is None:
+            raise TypeError("input_ids must be a tensor of whole numbers; got None.")
+        ids = llama.check_input(self.config.language, ids).long()
         images = None if images is None else self._check_images(images)
         keep = llama.check_mask(mask, ids)
         needed, image_id = self.config.image_tokens, self.config.image_id
@@ -243,30 +262,36 @@ class ConditionalGeneration(nn.Module):
                 f"input_ids has places for {wanted} images (id {image_id}, {needed} times each), and pixel_values has"
                 f" {given}; expected each image of the batch once, in reading order."
             )
-        return images, keep
+        return ids, images, keep
 
-    def _check_device(self, **given: Tensor | None) -> None:
+    def _check_place(self, **given: Any) -> None:
         device = self.model.language.embedding.weight.device
         for name, tensor in given.items():
-            if isinstance(tensor, Tensor) and tensor.device != device:
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}.")
+            if tensor is not None and tensor.device != device:
                 raise ValueError(f"{name} is on {tensor.device}, and the model on {device}; move one to the other.")
 
-    def _check_images(self, images: Tensor) -> Tensor:
-        self._check_device(pixel_values=images)
+    def _check_images(self, images: Any) -> Tensor:
+        self._check_place(pixel_values=images)
         clip.check_images(self.config.vision, images)
         return images.to(self.model.vision.positions.dtype)
 
-    def _check_labels(self, labels: Tensor, ids: Tensor) -> None:
-        self._check_device(labels=labels)
+    def _check_labels(self, labels: Any, ids: Tensor) -> Tensor:
+        self._check_place(labels=labels)
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(f"labels must be a tensor of whole numbers; got {labels.dtype}.")
         if labels.shape != ids.shape:
             raise ValueError(f"labels must have shape {tuple(ids.shape)}; got {tuple(labels.shape)}.")
         learned = labels[:, 1:][labels[:, 1:] != -100]
         vocabulary = self.config.language.vocab_size
-        if not len(learned) or learned.min() < 0 or learned.max() >= vocabulary:
+        low, high = (int(x) for x in learned.aminmax()) if len(learned) else (-1, -1)
+        if low < 0 or high >= vocabulary:
             raise ValueError(
                 f"labels must be ids from 0 to {vocabulary - 1}, or -100 where there is no loss, and some of them ids after"
-                f" the first column; got {'none of them' if not len(learned) else learned.aminmax()}."
+                f" the first column; got {f'numbers from {low} to {high}' if len(learned) else 'none there'}."
             )
+        return labels.long()
 
 
 FORMAT = Format(

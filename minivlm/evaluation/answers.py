@@ -19,9 +19,9 @@ def respond(
     chat: Chat,
     conversations: Sequence[Sequence[Exchange]],
     pixel_values: Tensor | list[Tensor] | None = None,
-    max_new_tokens: int = 32,
-    eos: int | None = None,
+    max_new_tokens: int = 24,
     batch: int = 100,
+    eos: int | None = None,
 ) -> list[str]:
     """What the model says next in each conversation, taking the likeliest token each time, up to its end of text.
 
@@ -29,8 +29,8 @@ def respond(
         model: has `generate(ids, pixel_values, keep, ...)`.
         conversations: their last answer is None.
         pixel_values: all their images in reading order, as many as the conversations mention; on any device.
-        eos: ends an answer; by default the tokenizer's `<eos>`.
         batch: conversations answered at a time.
+        eos: ends an answer; by default the tokenizer's `<eos>`.
 
     Raises:
         ValueError: nothing to answer, images and conversations do not match, or what `Chat.prompts` and `generate` raise.

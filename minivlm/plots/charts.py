@@ -137,7 +137,7 @@ def bars(
     for position, (name, level) in enumerate(levels):
         ax.axvline(level, color=INK, linestyle=":", linewidth=1.6, zorder=3)
         side = "center" if len(levels) == 1 else "right" if position == 0 else "left"
-        shift = {"center": 0, "right": 6, "left": -6}[side]
+        shift = {"center": 0, "right": -2, "left": 2}[side]
         ax.annotate(
             name,
             xy=(level, 1),

@@ -39,7 +39,7 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("06_llava")
 run = lesson.choose(
-    cpu=dict(stage_1=200, stage_2=250, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
+    cpu=dict(stage_1=200, stage_2=220, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
     gpu=dict(stage_1=1000, stage_2=6000, batch=128, lr_1=5e-3, lr_2=1e-3, test=600),
     smoke=dict(stage_1=2, stage_2=2, batch=8, test=24),
 )  # fmt: skip
@@ -52,26 +52,28 @@ print(lesson)
 # wide as a word of the language model. In the text, a placeholder `<image>` keeps as many places as there are patches; there
 # the vectors are put. Then the language model reads on as ever.
 
-# %% alt="Diagram: an image passes the frozen vision encoder and the matrix W and becomes four tokens; they stand between the words of a question; the language model reads the row and writes the answer."
+# %% alt="Diagram: an image passes the frozen vision encoder and the matrix W and becomes four tokens; they stand among the words of a question; the language model reads the row, and its answer is learned."
 ax = plots.diagram(9, 3.9)
-image = plots.box(ax, 0.2, 0.1, 1.1, 0.7, "image", "image")
-eye = plots.box(ax, 1.8, 0.1, 1.9, 0.7, "CLIP, all but\nits last layer", "image", frozen=True)
-matrix = plots.box(ax, 4.2, 0.1, 0.8, 0.7, "W", "connector")
-plots.arrow(ax, image, eye)
-plots.arrow(ax, eye, matrix)
 row = ["user:", "", "", "", "", "what", "is", "this?", "assistant:", "a", "ring."]
-x = 0.2
+x, middle = 0.2, {}
 for i, word in enumerate(row):
     kind = "connector" if not word else "text" if i < 9 else "loss"
     width = 0.42 if not word else 0.3 + 0.09 * len(word)
-    place = plots.box(ax, x, 1.4, width, 0.5, word, kind)
-    plots.arrow(ax, place, (x + width / 2, 2.45))
-    if i == 3:
-        plots.arrow(ax, matrix, place)
+    place = plots.box(ax, x, 1.5, width, 0.5, word, kind)
+    plots.arrow(ax, place, (x + width / 2, 2.5))
+    middle[i] = x + width / 2
     x += width + 0.08
-plots.box(ax, 0.2, 2.45, x - 0.28, 0.6, "language model", "text")
-note = "only the answer (red) is learned; image tokens are words to read, never to write"
-ax.text(0.2, 3.35, note, ha="left", va="center")
+plots.box(ax, 0.2, 2.5, x - 0.28, 0.6, "language model", "text")
+center = (middle[1] + middle[4]) / 2
+matrix = plots.box(ax, center - 0.4, 0.1, 0.8, 0.7, "W", "connector")
+eye = plots.box(ax, center + 1.0, 0.1, 1.9, 0.7, "CLIP, all but\nits last layer", "image", frozen=True)
+image = plots.box(ax, center + 3.5, 0.1, 1.1, 0.7, "image", "image")
+plots.arrow(ax, image, eye)
+plots.arrow(ax, eye, matrix)
+for i in range(1, 5):
+    plots.arrow(ax, (center, 0.8), (middle[i], 1.5))
+note = "only the answer (pink) is learned; image tokens are words to read, never to write"
+ax.text(0.2, 3.45, note, ha="left", va="center")
 plt.show()
 
 # %% [markdown]
@@ -235,7 +237,7 @@ pixels = pixels.to(lesson.device)
 talk = [[("<image>\n" + q, a)] for q, a in (("what?", "a ring."), ("where is it?", "left."),
                                            ("is there a star?", "no."))]  # fmt: skip
 ids, labels = (x.to(lesson.device) for x in chat.batch(talk, images=3))
-probes.run(model.eval(), Chats(pixels, ids, labels))
+_ = probes.run(model.eval(), Chats(pixels, ids, labels))
 
 # %% [markdown]
 # ## Train
@@ -386,7 +388,7 @@ losses_1 = stage_1(model, run.stage_1)["loss"]
 # telling is an image.
 
 
-# %% tags=["nbval-ignore-output"] alt="Bars by kind of question after stage 1: colours and shapes are above chance, places and relations are not."
+# %% tags=["nbval-ignore-output"] alt="Share of right answers by kind after stage 1, and chance: colours and shapes are far above it, places and relations are not."
 def in_its_own_words(model: LLaVA, scenes, rows, batch: int = 100) -> dict[str, float]:
     """Answers of the language model in the form in which it has always read questions."""
     said = []
@@ -402,8 +404,10 @@ def in_its_own_words(model: LLaVA, scenes, rows, batch: int = 100) -> dict[str, 
 
 from minivlm.world.questions import CHANCE
 
-chance = sum(CHANCE[kind] for kind in KINDS) / len(KINDS)
-plots.bars(in_its_own_words(model, val_scenes, val_rows), "right after stage 1", chance=chance)
+first = in_its_own_words(model, val_scenes, val_rows)
+rows = torch.tensor([[which[kind] for kind in KINDS] for which in (first, CHANCE)])
+title = "right answers after stage 1"
+plots.heatmap(rows, ["frozen words", "chance"], KINDS, title, limits=(0, 1))
 plt.show()
 
 # %% [markdown]
@@ -438,11 +442,12 @@ lines = {
 plots.curves(lines, "loss, mean of ten", ax=left)
 right.set_ylim(0, 1.02)
 lines = {kind: (history["step"], values) for kind, values in by_step.items()}
-plots.curves(lines, "right, by kind", xlabel="step of stage 2", ax=right)
+chance = sum(CHANCE[kind] for kind in KINDS) / len(KINDS)
+plots.curves(lines, "right, by kind", chance=chance, xlabel="step of stage 2", ax=right)
 plt.show()
 
 # %% [markdown]
-# Counting and colours come first; where things are, and how they stand to each other, comes last: no patch knows it alone.
+# (The dotted line is chance in the mean over kinds.) Counting and colours come first; where things are, and how they stand to each other, comes last: no patch knows it alone.
 #
 # ## Look
 #
@@ -483,24 +488,27 @@ if wrong:
 # %% tags=["nbval-ignore-output"] alt="One picture with a star and a ring, twice; for each of two questions the attention of four layers to the 16 patches."
 from minivlm.evaluation.attention_maps import attention_maps
 
-two = world.compose(
-    dict(colour="red", shape="star", x=0.25, y=0.3, size=0.2),
-    dict(colour="blue", shape="ring", x=0.75, y=0.7, size=0.22),
-)
 asked = ["what colour is the star?", "what colour is the ring?"]
+for colours in (("red", "blue"), ("green", "orange"), ("pink", "black"), ("yellow", "red")):
+    two = world.compose(
+        dict(colour=colours[0], shape="star", x=0.25, y=0.3, size=0.2),
+        dict(colour=colours[1], shape="ring", x=0.75, y=0.7, size=0.22),
+    )
+    given = [answers(model, two, [question])[0] for question in asked]
+    if given == [f"{colour}." for colour in colours]:
+        break  # one that it gets right
 grid, layers = vision_config.grid, language_config.layers
 fig, axes = plt.subplots(2, layers, figsize=(9, 4.8))
-for question, row in zip(asked, axes, strict=True):
+for question, answer, row in zip(asked, given, axes, strict=True):
     prompt = [[("<image>\n" + question, None)]]
     ids, _ = (x.to(lesson.device) for x in chat.prompts(prompt, images=1))
     with torch.no_grad():
         embeddings = model.embed(ids, pixels_of(two))
     maps = attention_maps(model.language, embeddings=embeddings)[:, 0].mean(1)
     patches = maps[:, -1, (ids[0] == chat.image_id)]
-    answer = answers(model, two, [question])[0]
     for layer, ax in enumerate(row):
-        picture = world.render(two, 64)[0]
-        plots.overlay(picture, patches[layer].view(grid, grid), ax, f"layer {layer + 1}")
+        title = f"layer {layer + 1}" if layer else ""
+        plots.overlay(world.render(two, 64)[0], patches[layer].view(grid, grid), ax, title)
     row[0].set_title(f"{question} {answer}\nlayer 1", loc="left")
 plt.show()
 

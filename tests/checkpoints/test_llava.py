@@ -209,6 +209,18 @@ def test_the_vision_layer(layer, skip):
         assert torch.equal(states[layer], states[len(states) - 1 - skip])
 
 
+@pytest.mark.parametrize(("outside", "inside"), [(False, False), (False, True), (True, False), (True, True)])
+def test_either_place_ties_the_words(outside, inside):
+    settings = llava.write_config(CONFIG) | {"tie_word_embeddings": outside}
+    settings["text_config"]["tie_word_embeddings"] = inside
+    with torch.device("meta"):
+        reference = transformers.LlavaForConditionalGeneration(
+            transformers.LlavaConfig(**json.loads(json.dumps(settings)))
+        )
+    tied = reference.lm_head.weight is reference.get_input_embeddings().weight
+    assert llava.read_config(Settings(settings, "x")).language.tied == tied == (outside or inside)
+
+
 @pytest.mark.parametrize(
     ("path", "changes", "words"),
     [
@@ -357,6 +369,22 @@ def test_names_in_released_files(tmp_path):
     edit_tensors(tmp_path / "llava", lambda tensors: tensors.update({old + name: tensors[new + name] + 1}))
     with pytest.raises(CheckpointError, match=rf"'vision_tower\.(vision_model\.)?{name}' is there twice"):
         checkpoints.read(tmp_path / "llava")
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=str)
+def test_names_as_the_class_has_them_in_memory(case, tmp_path):
+    """`save_original_format=False`, or a state dict that someone wrote by hand: it is the same model."""
+    reference = case.build()
+    reference.save_pretrained(tmp_path / "released")
+    reference.save_pretrained(tmp_path / "memory", save_original_format=False)
+    names = set(load_file(tmp_path / "memory" / "model.safetensors"))
+    assert names <= set(reference.state_dict()), "written as they are in memory"
+    assert not any(name.startswith("language_model.") for name in names)
+    assert_same(*(checkpoints.read(tmp_path / name)[1] for name in ("released", "memory")))
+    there, also = "model.multi_modal_projector.linear_1.bias", "multi_modal_projector.linear_1.bias"
+    edit_tensors(tmp_path / "memory", lambda tensors: tensors.update({also: tensors[there] + 1}))
+    with pytest.raises(CheckpointError, match=f"'(model.)?{also}' is there twice"):
+        checkpoints.read(tmp_path / "memory")
 
 
 def test_stray_buffers_of_old_files(tmp_path):

@@ -139,11 +139,12 @@ def test_all_kinds_of_vision_folders(tmp_path):
     """A whole CLIP; its vision tower alone, as released, as newer versions write it, and with a projection."""
     write_llava(tmp_path / "llava")
     wanted = write_clip(tmp_path / "clip")
-    alone = transformers.CLIPVisionModel.from_pretrained(tmp_path / "clip")
+    config = transformers.CLIPVisionConfig(**VISION, projection_dim=6)
+    alone, projecting = transformers.CLIPVisionModel(config), transformers.CLIPVisionModelWithProjection(config)
+    alone.load_state_dict(wanted)
+    projecting.vision_model.load_state_dict(wanted)
     alone.save_pretrained(tmp_path / "alone")
-    transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path / "clip").save_pretrained(
-        tmp_path / "projecting"
-    )
+    projecting.save_pretrained(tmp_path / "projecting")
     alone.save_pretrained(tmp_path / "released")
 
     def rename(tensors):
@@ -234,6 +235,31 @@ def test_no_vision_folder(written):
     refuses(written, "model_type is 'llava'; expected 'clip' or 'clip_vision_model', .*'openai/clip-vit", "llava")
     (written / "clip" / "model.safetensors").unlink()
     refuses(written, "clip has no weights")
+
+
+def test_in_several_files(tmp_path):
+    """As large ones are, with the language model's old buffers among them."""
+    write_clip(tmp_path / "clip")
+    tensors = write_llava(tmp_path / "llava", 2)
+    whole = checkpoints.read(tmp_path / "llava", vision=tmp_path / "clip")[1]
+    (tmp_path / "llava" / "model.safetensors").unlink()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = 300.0 ** -torch.tensor([0.0, 0.5])
+    index = {name: f"model-{1 + i % 2:05d}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for file in set(index.values()):
+        part = {name: tensors[name].clone().contiguous() for name in tensors if index[name] == file}
+        save_file(part, tmp_path / "llava" / file, {"format": "pt"})
+    (tmp_path / "llava" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert_same(checkpoints.read(tmp_path / "llava", vision=tmp_path / "clip")[1], whole)
+
+
+def test_pickled_weights(written):
+    """How they are published: whole, and of the first stage the connector alone. Neither is opened."""
+    (written / "llava" / "model.safetensors").unlink()
+    for name in ("mm_projector.bin", "pytorch_model-00001-of-00002.bin"):
+        (written / "llava" / name).write_bytes(b"not even a pickle")
+        refuses(written, f"llava has its weights as .*{name}.*, which is Python's pickle.*so it is never read here")
+    (written / "llava" / "model.safetensors").write_bytes(b"")
+    refuses(written, r"model.safetensors \(0 bytes\) cannot be read as safetensors")
 
 
 def test_another_vision_encoder(written):

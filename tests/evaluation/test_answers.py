@@ -42,7 +42,7 @@ class Says(nn.Module):
     def generate(self, ids, pixel_values=None, keep=None, max_new_tokens=32, eos=None):
         assert not self.training
         assert not torch.is_grad_enabled()
-        self.calls.append((ids, pixel_values, keep))
+        self.calls.append((pixel_values, eos))
         out = torch.full((len(ids), max_new_tokens), BLUE)
         many = [int(image.flatten()[0]) for image in pixel_values] if pixel_values is not None else [1] * len(ids)
         first = (ids == CHAT.image_id).sum(1).tolist() if pixel_values is not None else [1] * len(ids)
@@ -76,14 +76,25 @@ def test_an_answer_without_an_end_is_cut_by_its_length_alone():
 
 
 def test_another_end():
-    said = respond(Says(), CHAT, [[ASK]], images(2), eos=BLUE)
-    assert said == ["red red"]
+    model = Says()
+    assert respond(model, CHAT, [[ASK]], images(2), eos=BLUE) == ["red red"]
+    assert model.calls[0][1] == BLUE
+
+
+def test_the_space_that_a_chat_puts_before_an_answer_is_no_part_of_it():
+    ids, labels = CHAT.encode([("how many?", "3 circle")])
+
+    class Scripted(Says):
+        def generate(self, *given, **how):
+            return torch.tensor([[i for i, label in zip(ids, labels, strict=True) if label != -100]])
+
+    assert respond(Scripted(), CHAT, [[("how many?", None)]]) == ["3 circle"]
 
 
 def test_without_images():
     model = Says()
     assert respond(model, CHAT, [[("what colour?", None)]] * 2) == ["red", "red"]
-    assert model.calls[0][1] is None
+    assert model.calls == [(None, TOKENIZER.eos)]
 
 
 def test_llava_answers_as_it_generates():
@@ -158,8 +169,8 @@ def test_the_usual_answer():
         Row("colour", "what colour is the sky?", "blue"),
         Row("colour", "what colour is the sea?", "blue"),
         Row("colour", "what colour is the sun?", "blue"),
-        Row("place", "where is it?", "top"),
         Row("place", "where is she?", "left"),
+        Row("place", "where is it?", "top"),
     ]
     assert usual(known, QUESTIONS) == ["green", "blue", "blue", "blue"], "same words, else the kind, else all"
     assert usual(known, [Row("place", "where is he?", "")]) == ["top"], "among equals the last in the alphabet"

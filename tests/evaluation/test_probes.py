@@ -1,5 +1,6 @@
 """Each probe passes the course's models and fails one that is broken in the way it looks for."""
 
+import dataclasses
 from typing import NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from minivlm.evaluation import probes
 from minivlm.evaluation.probes.rows import image_id, rows
+from minivlm.evaluation.probes.writing import _prompt
 from minivlm.language.chat import Chat
 from minivlm.language.decoder import Decoder, DecoderConfig
 from minivlm.language.generate import generate
@@ -158,7 +160,7 @@ class Crossed(nn.Module):
 
 
 def test_a_model_whose_texts_keep_no_places_passes():
-    ids, labels = Chat(TOKENIZER, 0, 128).batch([[(said.replace("<image>", "a"), answer) for said, answer in turns]
+    ids, labels = Chat(TOKENIZER, 1, 128).batch([[(said.replace("<image>", "a"), answer) for said, answer in turns]
                                                  for turns in CONVERSATIONS], 0)  # fmt: skip
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = seeded(Crossed, DecoderConfig.tiny(len(TOKENIZER), 32, 2))
@@ -235,6 +237,29 @@ def test_a_text_ends_at_its_last_label_or_where_keep_says():
     kept = Kept(batch.pixel_values, batch.ids.flip(1), batch.labels.flip(1), keep.flip(1))
     assert [len(row.ids) for row in rows(model, kept)] == lengths
     assert image_id(model) == IMAGE
+
+
+def test_an_image_after_the_last_label_belongs_to_the_text():
+    turns = [("<image> which picture is red?", "blue."), ("<image> and the circle?", "red.")]
+    model, batch = llava(), chats([turns, turns[:1]])
+    chat = Chat(TOKENIZER, CONFIG.image_tokens, 128)
+    labels = batch.labels.clone()
+    labels[0, len(chat.encode(turns[:1])[0]) :] = -100
+    first, second = rows(model, batch._replace(labels=labels))
+    assert (len(first.images), len(second.images)) == (2, 1)
+    assert first.ids[-1] == IMAGE
+    prompt = _prompt(model, first)
+    assert len(prompt.ids) == len(chat.encode([(turns[0][0], None)])[0]), "it ends before the answer"
+    assert len(prompt.images) == 1, "an image that comes later is not shown yet"
+    assert set(probes.run(model, batch._replace(labels=labels))) == set(probes.SPEAKING)
+
+
+def test_padding_keeps_no_place_for_an_image():
+    """LLaVA's released sizes mark images with the id that the tokenizer pads with."""
+    model, batch = seeded(LLaVA, dataclasses.replace(CONFIG, image_id=0)), chats()
+    keep = torch.arange(batch.ids.shape[1]) < torch.tensor([len(row.ids) for row in rows(llava(), batch)])[:, None]
+    ids = batch.ids.where(batch.ids != IMAGE, 0).where(keep, 1)
+    assert set(probes.run(model, batch._replace(ids=ids))) == set(probes.SPEAKING)
 
 
 # --- broken models that speak
@@ -409,12 +434,12 @@ class WithABadCache(LLaVA):
         super().__init__(config)
         self.language = ForgetsWhere(config.language)
         for p in self.language.parameters():  # so that it matters where a token stands
-            nn.init.normal_(p, std=0.3)
+            nn.init.normal_(p, std=0.6)
 
 
-class LeastLikely(LLaVA):
+class NextId(LLaVA):
     def generate(self, ids, pixel_values=None, keep=None, **how):
-        return super().generate(ids, pixel_values, keep, **how).flip(1).roll(1, 0) + 1
+        return (super().generate(ids, pixel_values, keep, **how) + 1) % CONFIG.language.vocab_size
 
 
 class WritesWithoutMask(LLaVA):
@@ -436,15 +461,15 @@ def loud(kind: type[LLaVA]) -> LLaVA:
     """Weights so large that each token and image changes what is said."""
     model = llava(kind)
     for p in model.language.parameters():
-        nn.init.normal_(p, std=0.3)
+        nn.init.normal_(p, std=0.6)
     return model
 
 
-@pytest.mark.parametrize("kind", [WithABadCache, LeastLikely, WritesWithoutMask, WritesBlindly])
+@pytest.mark.parametrize("kind", [WithABadCache, NextId, WritesWithoutMask, WritesBlindly])
 def test_teacher_forcing(kind):
-    fails(
-        "teacher_forcing", loud(kind), "row .: token .* written is .* reading the same text, forward likes .* best, by"
-    )
+    words = "row .: token .* written is .* reading the same text, forward likes .* best, by"
+    with pytest.raises(AssertionError, match=words):
+        probes.teacher_forcing(loud(kind), chats(), tokens=16)
 
 
 def test_teacher_forcing_counts():
@@ -480,7 +505,7 @@ def test_prompts_end_before_the_last_answer():
             return super().generate(ids, pixel_values, keep, **how)
 
     probes.teacher_forcing(llava(Asked), chats())
-    wanted = [[*turns[:-1], (turns[-1][0], None)] for turns in CONVERSATIONS]
+    wanted = [[*turns[:-1], (turns[-1][0], None)] for turns in CONVERSATIONS] * 2  # in a batch, then each alone
     chat = Chat(TOKENIZER, CONFIG.image_tokens, 128)
     assert [row.tolist() for row in seen] == [chat.encode(turns)[0] for turns in wanted]
 
@@ -491,6 +516,44 @@ def test_cache():
         llava(WithABadCache),
         "with a cache of keys and values the scores are others than without: they differ by",
     )
+
+
+class ForgetsWhereAlone(Decoder):
+    """With a cache and nothing hidden, as for a single prompt, positions begin anew."""
+
+    def features(self, ids=None, embeddings=None, keep=None, positions=None, cache=None):
+        if keep is None:
+            x = self.embed(ids) if embeddings is None else embeddings
+            positions = torch.arange(x.shape[1]).expand(x.shape[:2])
+        return super().features(ids, embeddings, keep, positions, cache)
+
+
+class OneAtATime(Decoder):
+    """Several new tokens at once forget what is in the cache."""
+
+    def features(self, ids=None, embeddings=None, keep=None, positions=None, cache=None):
+        if cache and cache[0].length and keep is not None and keep.shape[1] - cache[0].length > 1:
+            keep = keep & (torch.arange(keep.shape[1]) >= cache[0].length)
+        return super().features(ids, embeddings, keep, positions, cache)
+
+
+def reading_with(language: type[Decoder]) -> LLaVA:
+    model = loud(LLaVA)
+    other = language(CONFIG.language)
+    other.load_state_dict(model.language.state_dict())
+    model.language = other
+    return model
+
+
+def test_a_single_prompt_is_probed_as_well():
+    """It is read without `keep`, which is another way through the model."""
+    fails("cache", reading_with(ForgetsWhereAlone), "row 0, alone: with a cache of keys and values")
+    with pytest.raises(AssertionError, match="row ., alone: token .* written is"):
+        probes.teacher_forcing(reading_with(ForgetsWhereAlone), chats(), tokens=16)
+
+
+def test_several_tokens_are_added_to_a_cache_at_once():
+    fails("cache", reading_with(OneAtATime), "the batch: with a cache of keys and values")
 
 
 class RandomOffset(LLaVA):
@@ -510,9 +573,10 @@ def test_storing():
         probes.storing(llava(), chats(), again=lambda model: seeded(LLaVA, CONFIG, seed=1))
 
 
-def test_storing_uses_up_no_random_numbers():
+def test_storing_uses_up_no_random_numbers(monkeypatch):
     model, batch = llava(), chats()
     state = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs were seeded"))
     probes.storing(model, batch)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -542,6 +606,8 @@ def test_unchanged_and_changed():
         probes.unchanged(before["connector"], model.connector)
     with pytest.raises(AssertionError, match="embedding.weight should have learned"):
         probes.changed(before["language"], model.language)
+    with pytest.raises(AssertionError, match="0.weight is not in the snapshot"):
+        probes.changed(before["language"], model.connector)
     with pytest.raises(AssertionError, match="no parameter wants a gradient"):
         probes.changed(before["language"], model.language.requires_grad_(False))
 
@@ -569,9 +635,11 @@ def test_unchanged_sees_a_single_bit_buffers_and_names():
 def test_no_blind_cheating():
     images = torch.arange(20.0)[:, None, None, None].expand(20, 3, 4, 4) / 20
     truth = images[:, 0, 0, 0].clone()
-    looks = lambda images: (images[:, 0, 0, 0] == truth).float().mean().item()
+    looks = lambda images: (images[:, 0, 0, 0] == truth[: len(images)]).float().mean().item()
     sight = probes.no_blind_cheating(looks, images, torch.Generator().manual_seed(0))
     assert sight == pytest.approx((1.0, 0.0, 0.05))  # no image kept its place; one is as grey as a blank one
+    for seed in range(20):
+        assert probes.no_blind_cheating(looks, images[:3], torch.Generator().manual_seed(seed), gap=0.5).shuffled == 0
     listed = probes.no_blind_cheating(
         lambda images: looks(torch.stack(images)), list(images), torch.Generator().manual_seed(0)
     )

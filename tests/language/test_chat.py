@@ -24,11 +24,8 @@ said = st.lists(
     max_size=8,
 ).map("".join)
 worded = said.filter(lambda text: text.strip())
-with_images = (
-    st.lists(worded | st.just("<image>"), min_size=1, max_size=4)
-    .map("".join)
-    .filter(lambda t: t.replace("<image>", "").strip())
-)
+parts = st.lists(worded | st.just("<image>"), min_size=1, max_size=4)
+with_images = parts.map("".join).filter(lambda text: text.replace("<image>", "").strip())
 
 
 def whole(turns, chat: Chat = CHAT) -> str:

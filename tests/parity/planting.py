@@ -47,6 +47,15 @@ def assert_seen(planted: Mistake, folder: Path, monkeypatch: pytest.MonkeyPatch)
         assert not differ & set(planted.unseen), f"also seen in {sorted(differ & set(planted.unseen))}"
 
 
+def side_by_side(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Rows of heads of that width, whose rotary pairs are half a head apart, in the order that this course has them: each
+    pair side by side. Row by row, unlike the package's.
+    """
+    half = width // 2
+    order = [head + i + side for head in range(0, len(rows), width) for i in range(half) for side in (0, half)]
+    return rows[order]
+
+
 def set_tensor(tensor: torch.Tensor, value: torch.Tensor | float) -> None:
     with torch.no_grad():
         tensor.copy_(torch.as_tensor(value))

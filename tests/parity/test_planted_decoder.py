@@ -18,7 +18,7 @@ from minivlm.nn.rotary import rotary_turn, rotate
 from minivlm.nn.swiglu import SwiGLU
 from tests.parity.cases.decoder import CASES
 from tests.parity.harness import check
-from tests.parity.planting import Mistake, assert_seen, registry, set_tensor
+from tests.parity.planting import Mistake, assert_seen, registry, set_tensor, side_by_side
 
 GROUPED, TIED, QWEN2 = CASES
 BLOCKS = ("right: block 0", "left: block 0")
@@ -351,9 +351,9 @@ def test_each_tensor_arrives_where_it_belongs(case, tmp_path):
     for block, layer in zip(model.blocks, reference.model.layers, strict=True):
         there = layer.self_attn
         q, k, v = there.q_proj, there.k_proj, there.v_proj
-        pairs.append((block.attention.qkv.weight, torch.cat([q.weight, k.weight, v.weight])))
-        if model.config.qkv_bias:
-            pairs.append((block.attention.qkv.bias, torch.cat([q.bias, k.bias, v.bias])))
+        for kind in ("weight", "bias") if model.config.qkv_bias else ("weight",):
+            turned = [side_by_side(getattr(x, kind), model.config.hd) for x in (q, k)]
+            pairs.append((getattr(block.attention.qkv, kind), torch.cat([*turned, getattr(v, kind)])))
         pairs += [
             (block.attention.out.weight, there.o_proj.weight),
             (block.norm_1.weight, layer.input_layernorm.weight),

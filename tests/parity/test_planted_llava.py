@@ -25,7 +25,7 @@ from minivlm.nn.transformer import QuickGELU
 from minivlm.vision.vit import VisionTransformer
 from tests.parity.cases.llava import CASES, SIDES
 from tests.parity.harness import check
-from tests.parity.planting import Mistake, assert_seen, registry, set_tensor
+from tests.parity.planting import Mistake, assert_seen, registry, set_tensor, side_by_side
 
 ONE, TWO, LAST = CASES
 BLOCKS = ("right: block 0", "left: block 0")
@@ -440,7 +440,7 @@ def test_each_tensor_arrives_where_it_belongs(case, tmp_path):
     for block, layer in zip(model.language.blocks, language.layers, strict=True):
         q, k, v = (getattr(layer.self_attn, f"{name}_proj").weight for name in "qkv")
         pairs += [
-            (block.attention.qkv.weight, torch.cat([q, k, v])),
+            (block.attention.qkv.weight, torch.cat([*(side_by_side(x, model.config.language.hd) for x in (q, k)), v])),
             (block.attention.out.weight, layer.self_attn.o_proj.weight),
             (block.norm_1.weight, layer.input_layernorm.weight),
             (block.norm_2.weight, layer.post_attention_layernorm.weight),

@@ -80,10 +80,12 @@ def changed(before: Mapping[str, Tensor], module: nn.Module) -> int:
     many numbers are in those.
 
     Raises:
-        AssertionError: a parameter is still the same, or none wants a gradient.
+        AssertionError: a parameter is still the same, or new, or none wants a gradient.
     """
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert learning, "no parameter wants a gradient; this part is frozen."
+    new = [name for name in learning if name not in before]
+    assert not new, f"{new[0]} is not in the snapshot; take it of the same part, before the training."
     still = [name for name, p in learning.items() if torch.equal(_bits(before[name]), _bits(p))]
     assert not still, (
         f"{still[0]} should have learned, and is what it was; so are {len(still)} of {len(learning)} parameters."

@@ -34,7 +34,8 @@ def _again(model: nn.Module) -> nn.Module:
     copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
     data = safetensors.torch.save(copies)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2**31 - 1)  # so that it starts with other numbers than the model did
+        # So that it starts with other numbers than the model did; torch.manual_seed would seed the GPUs too.
+        torch.default_generator.manual_seed(2**31 - 1)
         fresh = type(model)(model.config)
     fresh.to(next(model.parameters()).dtype).load_state_dict(safetensors.torch.load(data))
     return fresh

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import clip, folder, llama, llava, llava_original
+from minivlm.checkpoints import clip, flamingo, folder, llama, llava, llava_original
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
@@ -20,6 +20,7 @@ FORMATS: tuple[Format, ...] = (
     llama.QWEN2,
     llava.FORMAT,
     *llava_original.FORMATS,
+    flamingo.FORMAT,
 )
 
 

@@ -12,20 +12,16 @@ What is not what it seems (transformers, `models/idefics/modeling_idefics.py`, `
 - queries and keys of a resampler are normalised by a LayerNorm, those of a gated layer by an RMSNorm.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from minivlm.checkpoints import clip, llama, llava
 from minivlm.checkpoints.errors import CheckpointError
+from minivlm.checkpoints.flamingo_model import VisionText2Text
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.names import Same, Stacked, Table
 from minivlm.checkpoints.settings import Field, Settings, written
 from minivlm.connectors.perceiver import PerceiverConfig
-from minivlm.language.generate import generate
 from minivlm.models.flamingo import Flamingo, FlamingoConfig
 from minivlm.vision.vit import ViTConfig
 
@@ -57,6 +53,7 @@ IMAGES_ONLY = {"frames": 0, "longest": 1, "activation": "relu"}
 def table(config: FlamingoConfig) -> Table:
     """Our tensor names and theirs."""
     language = llama.table(config.language).prefixed("language.")
+    frequencies = next(iter(language.constants.values()))
     if config.new_words:
         sizes = (config.language.vocab_size - config.new_words, config.new_words)
         words = (
@@ -65,9 +62,8 @@ def table(config: FlamingoConfig) -> Table:
         )
         others = tuple(row for row in language.rows if row.ours not in dict(words))
         language = replace(language, rows=others + tuple(Stacked(ours, theirs, sizes) for ours, theirs in words))
-    frequencies = config.language.rope_base ** (-torch.arange(0, config.language.hd, 2, device="cpu").float() / config.language.hd)
-    layers = range(config.language.layers // config.every)
-    buffers = {f"model.gated_cross_attn_layers.{i}.cross_attn.rotary_emb.inv_freq": frequencies for i in layers}
+    gated = range(config.language.layers // config.every)
+    buffers = {f"model.gated_cross_attn_layers.{i}.cross_attn.rotary_emb.inv_freq": frequencies for i in gated}
     vision = clip.vision_table(config.vision).prefixed(theirs="model.")
     return vision + Table(_resampler() + _gated(), constants=buffers) + language
 
@@ -222,99 +218,4 @@ def write_config(config: FlamingoConfig) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class VisionText2TextOutput:
-    """What `IdeficsForVisionText2Text` gives; `image_hidden_states` are the resampler's tokens."""
-
-    loss: Float[Tensor, ""] | None
-    logits: Float[Tensor, "b t v"]
-    image_hidden_states: Float[Tensor, "b images m d"]
-
-
-class VisionText2Text(nn.Module):
-    """A lesson's `Flamingo` (`.model`) that takes the reference's arguments, checks them, and answers under its names."""
-
-    def __init__(self, model: Flamingo) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> VisionText2TextOutput:
-        """Scores for each next token, and the loss if labels are given.
-
-        Args:
-            input_ids: (B, T).
-            attention_mask: (B, T), 1 for tokens and 0 for padding, on either side.
-            pixel_values: (B, images, C, H, W), normalised; rows with fewer images are filled up with any.
-            image_attention_mask: (B, T, images), 1 where a token looks at an image. Fillers are never looked at.
-            labels: (B, T), -100 where there is no loss; they are shifted inside.
-
-        Raises:
-            TypeError, ValueError: not what this model takes.
-        """
-        images, looks, keep = self._check(input_ids, attention_mask, pixel_values, image_attention_mask)
-        if labels is not None:
-            llava.check_labels(self.config.language, labels, input_ids)
-        language = self.model.language
-        with self.model.looking(images, looks):
-            features = language.features(input_ids, keep=keep)
-        loss = None if labels is None else language.next_token_loss(features, labels)
-        return VisionText2TextOutput(loss, language.logits(features), images)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_attention_mask: Tensor | None = None,
-        max_new_tokens: int = 20,
-        eos_token_id: int | None = None,
-        pad_token_id: int = 0,
-    ) -> Int[Tensor, "b t"]:
-        """Prompts, padded on the left, with their greedy continuations, which look at what the last token looks at.
-
-        Raises:
-            TypeError, ValueError: not what this model takes.
-        """
-        images, looks, keep = self._check(input_ids, attention_mask, pixel_values, image_attention_mask)
-        how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
-        with self.model.looking(images, looks):
-            return torch.cat([input_ids, generate(self.model.language, input_ids, keep, **how)], dim=1)
-
-    def _check(
-        self, ids: Tensor, mask: Tensor | None, pixels: Tensor | None, looks: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The resampler's tokens of all images, who looks at which, and `keep`, if all fits together."""
-        device = self.model.language.embedding.weight.device
-        given = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_attention_mask": looks}
-        for name, tensor in given.items():
-            if isinstance(tensor, Tensor) and tensor.device != device:
-                raise ValueError(f"{name} is on {tensor.device}, and the model on {device}; move one to the other.")
-        llama.check_input(self.config.language, ids)
-        keep = llama.check_mask(mask, ids)
-        if pixels is None or looks is None:
-            raise ValueError("pixel_values and image_attention_mask are needed; for a text without images, one that nobody looks at.")
-        if not isinstance(pixels, Tensor) or pixels.ndim != 5 or len(pixels) != len(ids) or not pixels.shape[1]:
-            shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
-            raise ValueError(f"pixel_values must have shape ({len(ids)}, images, C, H, W); got {shape}.")
-        clip.check_images(self.config.vision, pixels.flatten(0, 1))
-        wanted = (*ids.shape, pixels.shape[1])
-        if looks.shape != wanted or not torch.equal(looks.bool().to(looks.dtype), looks):
-            raise ValueError(
-                f"image_attention_mask must have shape {wanted} and hold 1 where a token looks at an image, else 0; got"
-                f" {tuple(looks.shape)}."
-            )
-        pixels = pixels.to(self.model.vision.positions.dtype)
-        return self.model.embed_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]), looks.bool(), keep
-
-
-FORMAT = Format(
-    "idefics", "IdeficsForVisionText2Text", Flamingo, VisionText2Text, read_config, write_config, table
-)
+FORMAT = Format("idefics", "IdeficsForVisionText2Text", Flamingo, VisionText2Text, read_config, write_config, table)

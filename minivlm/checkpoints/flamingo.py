@@ -8,7 +8,7 @@ What is not what it seems (transformers, `models/idefics/modeling_idefics.py`, `
 - `vocab_size` is that of LLaMA. The `additional_vocab_size` words after it are tensors of their own. With both, the reference
   cannot compute its loss.
 - which word stands for an image is the tokenizer's business, and the reference is told by a mask who looks at what. So it is
-  written as `image_token_id`, which the reference ignores; where it is missing, the last word is meant, as in the released files.
+  written as `image_token_id`, which the reference ignores; where it is missing, the last word is meant, as released.
 - queries and keys of a resampler are normalised by a LayerNorm, those of a gated layer by an RMSNorm.
 """
 

@@ -5,6 +5,7 @@ before each block, each second, each third. A batch with all that one may have: 
 images, one with two images side by side, one that begins with its only one, one without; padded on the right and on the left.
 """
 
+import dataclasses
 from functools import partial
 
 import torch
@@ -215,8 +216,6 @@ def ours(loaded: nn.Module, given: Outputs) -> Outputs:
 
 def all_images(model: nn.Module) -> nn.Module:
     """The same weights where a word sees all images before it."""
-    import dataclasses
-
     other = type(model)(dataclasses.replace(model.config, all_images=True)).eval()
     other.load_state_dict(model.state_dict())
     return other

@@ -71,7 +71,7 @@ def test_order_inside_a_frame_does_not_matter():
 
 @torch.no_grad()
 def test_time_embeddings():
-    """Learned ones as they are, for as many frames as there are; a longer video's lie between them, first and last at the ends."""
+    """The learned ones as they are; those of a longer video lie between them, the first and the last at the ends."""
     model = resampler()
     for frames in (1, 3, 4):
         assert torch.equal(model.times(torch.ones(1, frames).bool())[0], model.time[:frames])

@@ -24,7 +24,7 @@ class VisionText2TextOutput:
 
     loss: Float[Tensor, ""] | None
     logits: Float[Tensor, "b t v"]
-    image_hidden_states: Float[Tensor, "b images m d"]
+    image_hidden_states: Float[Tensor, "b most m d"]
 
 
 class VisionText2Text(nn.Module):
@@ -93,7 +93,7 @@ class VisionText2Text(nn.Module):
 
     def _check(
         self, ids: Any, mask: Any, pixels: Any, looks: Any
-    ) -> tuple[Tensor, Float[Tensor, "b images m d"], Bool[Tensor, "b t images"], Tensor | None]:
+    ) -> tuple[Tensor, Float[Tensor, "b most m d"], Bool[Tensor, "b t most"], Tensor | None]:
         """Ids, the resampler's tokens of all images, who looks at which, and `keep`, if all fits together."""
         if ids is None:
             raise TypeError("input_ids must be a tensor of whole numbers; got None.")

@@ -194,7 +194,7 @@ class Flamingo(nn.Module):
         pixel_values: Float[Tensor, "pictures c H W"] | None = None,
         frames: Int[Tensor, "images"] | None = None,
         looks_at: Int[Tensor, "b t"] | None = None,
-    ) -> tuple[Float[Tensor, "b images m d"], Bool[Tensor, "b t images"]]:
+    ) -> tuple[Float[Tensor, "b most m d"], Bool[Tensor, "b t most"]]:
         """The images of each text, and which of them each of its places may look at.
 
         Raises:
@@ -226,8 +226,8 @@ class Flamingo(nn.Module):
     @contextmanager
     def looking(
         self,
-        images: Float[Tensor, "b images m d"],
-        mask: Bool[Tensor, "b t images"],
+        images: Float[Tensor, "b most m d"],
+        mask: Bool[Tensor, "b t most"],
     ) -> Iterator[None]:
         """While this is open, `self.language` looks at images: the new layers stand
         before its blocks. Nothing in it is changed; afterwards it is as it was.

@@ -113,7 +113,7 @@ def test_episodes_of_the_world():
         ("", "a document has no words: ''"),
         (" \n", "a document has no words"),
         ("<image><image>", "a document has no words: '<image><image>'"),
-        ("a star " * 30, "a document has 63 tokens; the context holds 40. Shorten it: 'a star a star"),
+        ("a star " * 30, "a document has 64 tokens; the context holds 40. Shorten it: 'a star a star"),
     ],
 )
 def test_documents_that_are_refused(text, words):

@@ -318,10 +318,12 @@ def test_writing_is_reading_and_taking_the_likeliest(model):
     ids, keep = left()
     written = model.generate(ids, PIXELS, keep, max_new_tokens=5)
     for step in range(5):
-        assert not (written[:, :step] == IMAGE).any(), "choose another seed: an image that is written cannot be read"
-        read = torch.cat([ids, written[:, :step]], dim=1)
+        rows = ~(written[:, :step] == IMAGE).any(dim=1)  # an image that is written cannot be read
+        assert rows.sum() >= 3
+        read = torch.cat([ids, written[:, :step].masked_fill(written[:, :step] == IMAGE, 0)], dim=1)
         kept = torch.cat([keep, torch.ones(4, step).bool()], dim=1)
-        assert torch.equal(model(read, PIXELS, kept)[:, -1].argmax(-1), written[:, step]), step
+        likeliest = model(read, PIXELS, kept)[:, -1].argmax(dim=-1)
+        assert torch.equal(likeliest[rows], written[rows, step]), step
     assert len({tuple(row) for row in written.tolist()}) > 2
     others = model.generate(ids, images(5, seed=3), keep, max_new_tokens=5)
     assert torch.equal(others[2], written[2]), "a text without images"
@@ -360,8 +362,9 @@ def test_looking_leaves_nothing_behind(model):
     given = batch()
     before = model.language(given.ids)
     model(given.ids, PIXELS)
-    with pytest.raises(ValueError, match="keep has shape"):
-        model(given.ids, PIXELS, torch.ones(1, 2).bool())
+    with pytest.raises(RuntimeError, match="power cut"), model.looking(*model.see(given.ids, PIXELS)):
+        assert not torch.equal(model.language(given.ids), before)
+        raise RuntimeError("power cut")
     assert torch.equal(model.language(given.ids), before)
     assert not any(block._forward_pre_hooks for block in model.language.blocks)
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"vision", "resampler", "language", "layers"}

@@ -1,7 +1,7 @@
 """Would the parity tests notice? Mistakes that people make with a Flamingo, each planted, each seen.
 
-Those inside its two towers are planted in `test_planted_mistakes.py` and `test_planted_decoder.py`; here are the ones of what is
-new, and of the others the dearest, once more, seen from outside.
+Those inside its two towers are planted in `test_planted_mistakes.py` and `test_planted_decoder.py`; here are the ones of what
+is new, and of the others the dearest, once more, seen from outside.
 """
 
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from minivlm.nn.transformer import QuickGELU
 from minivlm.vision.vit import VisionTransformer
 from tests.parity.cases.flamingo import CASES, SIDES
 from tests.parity.harness import check
-from tests.parity.planting import Mistake, assert_seen, registry, set_tensor
+from tests.parity.planting import Mistake, assert_seen, registry, set_tensor, side_by_side
 
 EACH, RELEASED, TIED = CASES
 NEW = ("right: new layer 0", "left: new layer 0")
@@ -666,11 +666,9 @@ def test_each_tensor_arrives_where_it_belongs(case, tmp_path):
                 (layer.attention.q_norm.weight, looks.q_layer_norm.weight),
                 (layer.attention.k_norm.weight, looks.k_layer_norm.weight),
             ]
-    hd = model.config.language.hd
-    order = torch.arange(hd).view(2, -1).T.flatten()  # feature 2 i is the first of pair i, 2 i + 1 its second
     for block, layer in zip(language.blocks, there.layers, strict=True):
         q, k, v = (getattr(layer.self_attn, f"{name}_proj").weight for name in "qkv")
-        q, k = (x.unflatten(0, (-1, hd))[:, order].flatten(0, 1) for x in (q, k))
+        q, k = (side_by_side(x, model.config.language.hd) for x in (q, k))
         pairs += [
             (block.attention.qkv.weight, torch.cat([q, k, v])),
             (block.attention.out.weight, layer.self_attn.o_proj.weight),

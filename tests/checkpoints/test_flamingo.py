@@ -134,7 +134,7 @@ def test_the_released_size():
     with torch.device("meta"):
         model, there = Flamingo(ours), reference(IDEFICS_9B)
         translated = flamingo.table(ours).to_theirs(model.state_dict())
-    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in there.parameters()) == 8_929_682_192
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in there.parameters()) == 8_929_679_632
     assert {n: t.shape for n, t in translated.items()} == {n: t.shape for n, t in there.state_dict().items()}
     assert flamingo.read_config(Settings(IDEFICS_9B, "config.json")) == ours
     assert flamingo.read_config(Settings(flamingo.write_config(ours), "config.json")) == ours

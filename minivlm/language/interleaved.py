@@ -20,7 +20,8 @@ class Interleaved:
         <bos><image>a red star.<|endofchunk|><image>a blue ring.<|endofchunk|><eos>
 
     Write no space beside `image`: a space would be a token. Text may stand before the
-    first image. Other special tokens in a text are spelled out.
+    first image. Other special tokens in a text are spelled out. `end` may be `<eos>`,
+    which a finished language model knows already; else it is a new word to be learned.
     """
 
     tokenizer: Tokenizer
@@ -84,7 +85,7 @@ class Interleaved:
             last = i == len(parts) - 1
             if part and (finished or not last):
                 add([self.end_id])
-        if finished:
+        if finished and ids[-1] != self.tokenizer.eos:
             add([self.tokenizer.eos])
         if len(ids) > self.context:
             raise ValueError(

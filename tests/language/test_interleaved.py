@@ -49,6 +49,11 @@ def test_images_side_by_side_and_at_the_end():
     assert said(ids) == ["<bos>", "<image>", "<image>", "a", "star", ".", "<|endofchunk|>", "<image>", "<eos>"]
 
 
+def test_a_chunk_may_end_as_a_text_does():
+    ids, _ = Interleaved(TOKENIZER, 40, end="<eos>").encode("<image>a star.<image>a ring.")
+    assert said(ids) == ["<bos>", "<image>", "a", "star", ".", "<eos>", "<image>", "a", "ring", ".", "<eos>"]
+
+
 def test_other_special_tokens_are_spelled_out():
     ids, _ = DOOR.encode("<image>a <eos> <|endofchunk|> star.")
     assert ids.count(TOKENIZER.eos) == 1

@@ -25,7 +25,7 @@ class _Rows(nn.Module):
 
 @contextmanager
 def only_rows(*modules: nn.Module, rows: Sequence[int]) -> Iterator[None]:
-    """Let only these rows of each module's `weight` learn; the others stay the same to the last bit, whatever the optimizer does.
+    """Let only these rows of each module's `weight` learn; the others stay as they are to the last bit, whatever the optimizer.
 
         with frozen(model.vision, model.language.blocks, model.language.norm):
             with only_rows(model.language.embedding, rows=[door.end_id]):
@@ -39,7 +39,9 @@ def only_rows(*modules: nn.Module, rows: Sequence[int]) -> Iterator[None]:
     """
     rows = list(rows)
     if not modules or not rows or len(set(rows)) != len(rows):
-        raise ValueError(f"only_rows takes modules with a weight, and rows, each once; got {len(modules)} modules, rows={rows}.")
+        raise ValueError(
+            f"only_rows takes modules with a weight, and rows, each once; got {len(modules)} modules and rows={rows}."
+        )
     for module in modules:
         if min(rows) < 0 or max(rows) >= len(module.weight):
             raise ValueError(f"rows run from {min(rows)} to {max(rows)}; the weight has rows 0 to {len(module.weight) - 1}.")

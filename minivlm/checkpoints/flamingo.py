@@ -8,7 +8,8 @@ What is not what it seems (transformers, `models/idefics/modeling_idefics.py`, `
 - `vocab_size` is that of LLaMA. The `additional_vocab_size` words after it are tensors of their own. With both, the reference
   cannot compute its loss.
 - which word stands for an image is the tokenizer's business, and the reference is told by a mask who looks at what. So it is
-  written as `image_token_id`, which the reference ignores; where it is missing, the last word is meant, as released.
+  written as `image_token_index`, which the reference ignores (it would warn of an `image_token_id` among the additional
+  words); where it is missing, the last word is meant, as released.
 - queries and keys of a resampler are normalised by a LayerNorm, those of a gated layer by an RMSNorm.
 """
 
@@ -136,7 +137,7 @@ def read_config(settings: Settings) -> FlamingoConfig:
             vision,
             language,
             resampler,
-            image_id=llava.whole(settings, "image_token_id", language.vocab_size - 1),
+            image_id=llava.whole(settings, "image_token_index", language.vocab_size - 1),
             every=every,
             new_words=more,
             class_token=True,
@@ -199,7 +200,7 @@ def write_config(config: FlamingoConfig) -> dict[str, Any]:
         "model_type": "idefics",
         "architectures": ["IdeficsForVisionText2Text"],
         "additional_vocab_size": config.new_words,
-        "image_token_id": config.image_id,
+        "image_token_index": config.image_id,
         "cross_layer_interval": config.every,
         "qk_layer_norms": config.qk_norm,
         "use_resampler": True,

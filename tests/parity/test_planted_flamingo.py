@@ -583,7 +583,7 @@ def test_what_is_compared_can_be_wrong(case):
     zeros = (ended == 0).sum(dim=1)
     assert zeros.max() > 0, "no row ends early"
     assert zeros.min() == 0, "all rows end early"
-    assert not (rows == given["left"].new_tensor(reference.config.image_token_id)).any(), "an image is written"
+    assert not (rows == given["left"].new_tensor(reference.config.image_token_index)).any(), "an image is written"
     others = case.theirs(reference, {**given, "pixel_values": given["pixel_values"].flip(0)})
     assert (others["generated"] != rows).any(dim=1).tolist() == [True, True, True, False]
     for side in SIDES:

@@ -29,7 +29,7 @@ EACH = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
     "cross_layer_interval": 1,
     "use_resampler": True,
-    "image_token_id": IMAGE,
+    "image_token_index": IMAGE,
     "vision_config": {
         "image_size": 15,
         "patch_size": 5,
@@ -51,7 +51,7 @@ RELEASED = {  # in kind: norms on queries and keys, two new words, a new layer b
     **EACH,
     "vocab_size": 60,
     "additional_vocab_size": 2,
-    "image_token_id": 61,
+    "image_token_index": 61,
     "num_hidden_layers": 4,
     "cross_layer_interval": 2,
     "qk_layer_norms": True,
@@ -72,9 +72,10 @@ RELEASED = {  # in kind: norms on queries and keys, two new words, a new layer b
         "qk_layer_norms_perceiver": True,
     },
 }
-TIED = {
+TIED = {  # a small rotary base, so that what is written changes from place to place
     **EACH,
     "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 20.0},
     "tie_word_embeddings": True,
     "cross_layer_interval": 3,
     "vision_config": {**EACH["vision_config"], "num_channels": 1, "hidden_act": "quick_gelu"},
@@ -93,7 +94,7 @@ def build(config: dict, seed: int) -> IdeficsForVisionText2Text:
 def inputs(config: dict, seed: int = 0) -> Outputs:
     """The batch of `ROWS`, padded on either side with id 0; labels for the last words of each row and one word before."""
     generator = torch.Generator().manual_seed(seed)
-    vision, image = config["vision_config"], config["image_token_id"]
+    vision, image = config["vision_config"], config["image_token_index"]
     words = [i for i in range(1, config["vocab_size"] + config.get("additional_vocab_size", 0)) if i != image]
     rows, looks = [], []
     for row in ROWS:
@@ -227,7 +228,7 @@ def case(name: str, config: dict, seed: int) -> Case:
 
 
 CASES = [
-    case("a new layer before each block", EACH, 4),
-    case("as released: norms on queries and keys, new words, each second block", RELEASED, 11),
+    case("a new layer before each block", EACH, 149),
+    case("as released: norms on queries and keys, new words, each second block", RELEASED, 64),
     case("tied words, one channel, each third block", TIED, 13),
 ]

@@ -196,17 +196,6 @@ def _(patch, loaded):
     patch.setattr(PerceiverResampler, "forward", lambda self, x, keep=None: right(self, x, keep).roll(1, dims=0))
 
 
-@mistake("all images as the frames of one", ("resampler", *LOGITS), ("vision", *WORDS))
-def _(patch, loaded):
-    right = PerceiverResampler.forward
-
-    def forward(self, x, keep=None):
-        object.__setattr__(self.config, "longest", len(x))
-        return right(self, x.transpose(0, 1)).repeat(len(x), 1, 1)
-
-    patch.setattr(PerceiverResampler, "forward", forward)
-
-
 @mistake("no norm on queries and keys", (*ASKED, "resampler", *ALL), ("vision", *WORDS), (RELEASED,))
 def _(patch, loaded):
     for module in loaded.modules():

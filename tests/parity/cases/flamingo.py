@@ -214,7 +214,7 @@ def ours(loaded: nn.Module, given: Outputs) -> Outputs:
     ids, images, labels = first_row(given)
     out["lesson: logits"] = model(ids, images)
     out["lesson: loss"] = model.loss(Documents(images, ids, labels))
-    out["lesson: all images"] = all_images(model)(ids, images)
+    out["lesson: all images"] = all_images(model, ids, images)
     out["lesson: words alone"] = model(given["left"][-1:, -1 - ROWS[-1][0] :])
     left, mask = given["left"], given["left_mask"]
     out["generated"] = model.generate(left, own, mask.bool(), max_new_tokens=NEW).float()
@@ -224,11 +224,13 @@ def ours(loaded: nn.Module, given: Outputs) -> Outputs:
     return out
 
 
-def all_images(model: nn.Module) -> nn.Module:
-    """The same weights where a word sees all images before it."""
-    other = type(model)(dataclasses.replace(model.config, all_images=True)).eval()
-    other.load_state_dict(model.state_dict())
-    return other
+def all_images(model: nn.Module, ids: Tensor, images: Tensor) -> Tensor:
+    """Its scores if a word saw all images before it."""
+    config = model.config
+    model.config = dataclasses.replace(config, all_images=True)
+    scores = model(ids, images)
+    model.config = config
+    return scores
 
 
 def case(name: str, config: dict, seed: int) -> Case:

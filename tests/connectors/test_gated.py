@@ -143,6 +143,20 @@ def test_gradients_are_finite_where_nobody_sees_anything():
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
 
 
+def test_no_softmax_over_nothing(monkeypatch):
+    """torch's attention may or may not give zeros for a row that sees nothing; the layer does not depend on it."""
+
+    def textbook(q, k, v, attn_mask):
+        return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~attn_mask, -torch.inf).softmax(-1) @ v
+
+    wanted = through(gated())
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", textbook)
+    layer = gated()
+    torch.testing.assert_close(through(layer), wanted)
+    through(layer).sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
 def test_the_papers_sizes():
     """Table 5: new layers of 1.2 billion parameters in the 3B model. (Of the 9B model the table says 1.6 and the text 1.8
     billion; it is the latter.)

@@ -92,7 +92,7 @@ def break_package(cells: list) -> None:
 
 
 def is_alias(thing: object) -> bool:
-    """A name for a type, such as `tuple[str, str]` or `Float[Tensor, "b t"]`: it is read when its own cell runs, and never again."""
+    """A name for a type, such as `tuple[str, str]` or `Float[Tensor, "b t"]`: it is read when its own cell runs, not later."""
     if isinstance(thing, types.GenericAlias | types.UnionType):
         return True
     return isinstance(thing, type) and issubclass(thing, jaxtyping.AbstractArray)

@@ -143,7 +143,8 @@ class Chat:
         rows = self._rows(conversations, images)
         if done := [turns for turns in conversations if turns[-1][1] is not None]:
             raise ValueError(
-                f"nothing is left to answer in {done[0][-1]!r}: its answer must be None."
+                f"nothing is left to answer in {done[0][-1]!r}: its answer must be"
+                " None."
             )
         return pad_left([ids for ids, _ in rows], self.tokenizer.pad)
 

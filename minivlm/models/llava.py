@@ -61,8 +61,8 @@ class LLaVAConfig:
 
     @classmethod
     def llava_7b(cls) -> "LLaVAConfig":
-        """CLIP ViT-L/14 and Vicuna 7B. (`<image>` is no word of Vicuna's: its places are
-        marked with the id of its unknown word, which no prompt has.)
+        """CLIP ViT-L/14 and Vicuna 7B. (`<image>` is no word of Vicuna's: its places
+        are marked with the id of its unknown word, which no prompt has.)
         """
         return cls(ViTConfig(224, 14, 1024, 24, 16, 4096), DecoderConfig.llama_7b(), 0)
 
@@ -74,7 +74,8 @@ class LLaVAConfig:
 
 class Chats(NamedTuple):
     """Texts with images: `pixel_values` has all images of the batch in reading order,
-    `ids` keeps `image_tokens` places for each, `labels` are -100 where there is no loss.
+    `ids` keeps `image_tokens` places for each, `labels` are -100 where there is no
+    loss.
     """
 
     pixel_values: Float[Tensor, "images c H W"]

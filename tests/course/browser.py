@@ -33,7 +33,7 @@ def missing() -> str:
 def chromium() -> Iterator["playwright.sync_api.Browser"]:
     """A running headless Chromium: `$MINIVLM_CHROMIUM`, or the first of NAMES.
 
-    Where one is missing the test is skipped; but whoever names one, as .ci/run does, is told by a failure.
+    Where one is missing the test is skipped; but whoever names one, as .ci/run does where it has one, is told by a failure.
     """
     if missing():
         pytest.fail(missing()) if os.environ.get(VARIABLE) else pytest.skip(missing())

@@ -171,8 +171,8 @@ def test_where_chromium_is_expected_its_absence_is_a_failure(monkeypatch):
     ("user", "tools", "said"),
     [
         (0, ["apt-get"], "asked for: install -y -qq --no-install-recommends chromium"),
-        (0, [], "chromium cannot be installed: there is no apt-get"),
-        (1000, ["apt-get"], "cannot be installed by user 1000"),
+        (0, [], "no chromium, and no apt-get to install it"),
+        (1000, ["apt-get"], "no chromium, and only root can install it"),
         (1000, ["apt-get", "chromium"], ""),
     ],
 )
@@ -186,7 +186,8 @@ def test_continuous_integration_brings_chromium_or_says_why_not(tmp_path, user, 
     (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
     done = subprocess.run([shutil.which("bash"), script], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("tests run with chromium\n"), done.stdout
+    named = "chromium" if "chromium" in tools else ""  # apt-get installs nothing here: then the tests are to be skipped
+    assert done.stdout.endswith(f"tests run with {named}\n"), done.stdout
     if said:
         assert said in done.stdout + done.stderr
     else:

@@ -23,6 +23,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
+
 from tests.notebooks import lessons
 from tests.notebooks.sabotage import is_marked, sabotage
 
@@ -89,8 +91,17 @@ def break_package(cells: list) -> None:
             sabotage(thing, f"the notebook used {name} of {module} instead of the one in its cell")
 
 
+def is_alias(thing: object) -> bool:
+    """A name for a type, such as `tuple[str, str]` or `Float[Tensor, "b t"]`: it is read when its own cell runs, not later."""
+    if isinstance(thing, types.GenericAlias | types.UnionType):
+        return True
+    return isinstance(thing, type) and issubclass(thing, jaxtyping.AbstractArray)
+
+
 def is_used(run: Run, name: str, later: list) -> dict:
     """Break a definition of the namespace and run on: {} if a later cell fails for this reason, else what went on."""
+    if is_alias(run.names[name]):
+        return {}
     if not sabotage(run.names[name], name):
         del run.names[name]
     for number, cell in later:

@@ -1,4 +1,4 @@
-"""Cross-attention."""
+"""Cross-attention with heads of another width, without biases, with norms on queries and keys."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The vision transformer, as CLIP uses it: an image is a sentence of patches."""
+"""The vision transformer: an image is a sentence of patches."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minivlm.nn.transformer import Block, init_transformer
+from minivlm.nn.transformer import Block, QuickGELU, init_transformer
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Sizes of a CLIP vision tower: square images of `image_size` pixels, cut into
-    patches of `patch_size`.
+    """Sizes of a vision tower: square images of `image_size` pixels, cut into patches
+    of `patch_size`. The last three are CLIP's unless said otherwise.
     """
 
     image_size: int
@@ -24,8 +24,15 @@ class ViTConfig:
     hidden: int  # inside the MLP
     channels: int = 3
     eps: float = 1e-5
+    norm_before: bool = True  # a LayerNorm before the blocks as well
+    activation: str = "quick_gelu"  # or "gelu"
+    patch_bias: bool = False
 
     def __post_init__(self) -> None:
+        if self.activation not in ("quick_gelu", "gelu"):
+            raise ValueError(
+                f"activation is {self.activation!r}; it must be 'quick_gelu' or 'gelu'."
+            )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of"
@@ -58,19 +65,22 @@ class VisionTransformer(nn.Module):
 
     CLIP's two changes: there is a LayerNorm *before* the blocks as well (Radford et al.
     2021, section 2.4), and patches are projected without a bias (openai/CLIP's code).
+    The config can undo both.
     """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config, width = config, config.width
         pixels = config.channels * config.patch_size**2
-        self.patch_embedding = nn.Linear(pixels, width, bias=False)
+        self.patch_embedding = nn.Linear(pixels, width, bias=config.patch_bias)
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width))
         tokens = 1 + config.grid**2
         self.positions = nn.Parameter(width**-0.5 * torch.randn(tokens, width))
-        self.norm_before = nn.LayerNorm(width, config.eps)
+        norm = nn.LayerNorm(width, config.eps)
+        self.norm_before = norm if config.norm_before else nn.Identity()
+        activation = {"quick_gelu": QuickGELU, "gelu": nn.GELU}[config.activation]
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.hidden, config.eps)
+            Block(width, config.heads, config.hidden, config.eps, activation)
             for _ in range(config.layers)
         )
         self.norm_after = nn.LayerNorm(width, config.eps)

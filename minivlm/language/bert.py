@@ -205,9 +205,16 @@ class Bert(nn.Module):
             choice: `temperature`, `top_p`, `generator`, as in `next_token`.
 
         Raises:
-            ValueError: no tokens to write, or more than the context holds.
+            ValueError: no tokens to write, more than the context holds, or a choice out
+                of range.
         """
         b, t = ids.shape
+        temperature, top_p = choice.get("temperature", 0.0), choice.get("top_p", 1.0)
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                "temperature must be at least 0, top_p above 0 and at most 1;"
+                f" got {temperature} and {top_p}."
+            )
         context = self.config.context
         if not 1 <= max_new_tokens <= context - t:
             raise ValueError(

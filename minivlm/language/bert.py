@@ -21,6 +21,15 @@ from minivlm.nn.cross_attention import CrossAttention, KeysValues
 from minivlm.nn.grouped_query import KVCache
 from minivlm.nn.transformer import MLP
 
+#: Which parts of their blocks two Berts may share (BLIP, table 3). If they share any, they
+#: share the embeddings too.
+SHARED_PARTS = {
+    "all": ("attention", "norm_1", "cross", "norm_2", "mlp", "norm_3"),
+    "all but self-attention": ("cross", "norm_2", "mlp", "norm_3"),
+    "all but cross-attention": ("attention", "norm_1", "mlp", "norm_3"),
+    "nothing": (),
+}
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -45,8 +54,8 @@ class BertConfig:
 
 
 class BertBlock(nn.Module):
-    """One post-norm layer: self-attention, cross-attention if there is something to see,
-    MLP; each is added to the stream, and then the stream itself is normalised.
+    """One post-norm layer: self-attention, cross-attention if there is something to
+    see, MLP; each is added to the stream, and then the stream itself is normalised.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -234,3 +243,14 @@ class Bert(nn.Module):
             if eos is not None:
                 done = done | (token == eos)
         return torch.stack(written, dim=1)
+
+
+def share(encoder: Bert, decoder: Bert, how: str) -> None:
+    """Make parts of the decoder the encoder's own, as `SHARED_PARTS` says."""
+    if not SHARED_PARTS[how]:
+        return
+    for name in ("embedding", "positions", "norm_before"):
+        setattr(decoder, name, getattr(encoder, name))
+    for ours, theirs in zip(encoder.blocks, decoder.blocks, strict=True):
+        for name in SHARED_PARTS[how]:
+            setattr(theirs, name, getattr(ours, name))

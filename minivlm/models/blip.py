@@ -1,8 +1,8 @@
 """BLIP (Li et al. 2022, arXiv 2201.12086): one text model that compares, judges and
 writes, and so can clean its own training captions.
 
-- ITC, the text encoder: which text for which image, as in CLIP, but compared with what a
-  slow copy of the model has made of the last thousands of pairs, and learned from it
+- ITC, the text encoder: which text for which image, as in CLIP, but compared with what
+  a slow copy of the model made of the last thousands of pairs, and learned from it
 - ITM, the image-grounded encoder: does this text belong to this image? Asked about the
   wrong pairs that look most right
 - LM, the image-grounded decoder: write the caption
@@ -17,43 +17,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minivlm.language.bert import Bert, BertConfig
+from minivlm.language.bert import SHARED_PARTS, Bert, BertConfig, share
 from minivlm.models.clip import Pairs, contrastive_loss
-from minivlm.nn.momentum import Queue, follow, slow_copy
+from minivlm.nn.contrast import Momentum, MomentumContrast, hard_negatives
+from minivlm.nn.momentum import follow, slow_copy
 from minivlm.vision.vit import VisionTransformer, ViTConfig
 
 #: What a BLIP can be trained for. `vqa`: answers, after the others (section 5.3).
 TASKS = ("itc", "itm", "lm", "vqa")
 
-#: Which parts of their blocks encoder and decoder share (table 3). Where they share any,
-#: they share the embeddings too.
-SHARED_PARTS = {
-    "all": ("attention", "norm_1", "cross", "norm_2", "mlp", "norm_3"),
-    "all but self-attention": ("cross", "norm_2", "mlp", "norm_3"),
-    "all but cross-attention": ("attention", "norm_1", "mlp", "norm_3"),
-    "nothing": (),
-}
-
 #: The parts that have a slow copy.
 COPIED = ("vision", "encoder", "image_projection", "text_projection")
-
-
-@dataclass(frozen=True)
-class Momentum:
-    """ITC with a slow copy of the model (section 3.2; from ALBEF, Li et al. 2021)."""
-
-    queue: int = 57600  # pairs remembered
-    rate: float = 0.995  # of the copy's numbers that stays at each step
-    alpha: float = 0.4  # share of its opinion in the targets, in the end
-    ramp: int = 1  # steps in which alpha rises from 0 to that
-
-    def __post_init__(self) -> None:
-        whole = self.queue >= 1 and self.ramp >= 1
-        if not whole or not (0 <= self.rate <= 1 and 0 <= self.alpha <= 1):
-            raise ValueError(
-                "queue and ramp must be at least 1, rate and alpha between 0 and 1;"
-                f" got {self}."
-            )
 
 
 @dataclass(frozen=True)
@@ -176,44 +150,6 @@ class Questions(NamedTuple):
     answers: Int[Tensor, "b a"]
 
 
-def ramped(step: Int[Tensor, ""], alpha: float, ramp: int) -> Float[Tensor, ""]:
-    """From 0 to `alpha` in a straight line, in `ramp` steps: a copy of a model that has
-    learned nothing has no opinion worth learning.
-    """
-    return alpha * (step / ramp).clamp(max=1)
-
-
-def soft_labels(
-    similarity: Float[Tensor, "b n"], alpha: float | Float[Tensor, ""]
-) -> Float[Tensor, "b n"]:
-    """Which of n belongs to row i? Its own pair, number i, of course; but others may fit
-    it too, so `alpha` of the label goes where the slow copy sees likeness.
-    """
-    own = torch.eye(*similarity.shape, device=similarity.device)
-    return alpha * similarity.softmax(dim=1) + (1 - alpha) * own
-
-
-def hard_negatives(
-    similarity: Float[Tensor, "b b"],
-    positive: Bool[Tensor, "b b"],
-    generator: torch.Generator | None = None,
-) -> Int[Tensor, "b"]:
-    """One wrong partner for each row, drawn: the more alike, the likelier. `positive`
-    are never drawn.
-
-    Raises:
-        ValueError: a row has no wrong partner.
-    """
-    if (alone := positive.all(dim=1)).any():
-        raise ValueError(
-            f"row {int(alone.int().argmax())} has no wrong partner in this batch of"
-            f" {len(positive)}: all are right ones. Take a larger batch, or one with"
-            " different texts."
-        )
-    weights = (similarity.softmax(dim=1) + 1e-4).masked_fill(positive, 0.0)
-    return torch.multinomial(weights, 1, generator=generator)[:, 0]
-
-
 def begin(ids: Int[Tensor, "b t"], first: int) -> Int[Tensor, "b t"]:
     """The same texts with another first token. (The paper says that [Encode] is
     appended; its code overwrites what stands first.)
@@ -221,17 +157,6 @@ def begin(ids: Int[Tensor, "b t"], first: int) -> Int[Tensor, "b t"]:
     ids = ids.clone()
     ids[:, 0] = first
     return ids
-
-
-def share(encoder: Bert, decoder: Bert, how: str) -> None:
-    """Make parts of the decoder the encoder's own, as `SHARED_PARTS` says."""
-    if not SHARED_PARTS[how]:
-        return
-    for name in ("embedding", "positions", "norm_before"):
-        setattr(decoder, name, getattr(encoder, name))
-    for ours, theirs in zip(encoder.blocks, decoder.blocks, strict=True):
-        for name in SHARED_PARTS[how]:
-            setattr(theirs, name, getattr(ours, name))
 
 
 def feature(
@@ -261,14 +186,12 @@ class BLIP(nn.Module):
         if "itm" in config.tasks:
             self.match_head = nn.Linear(text.width, 2)
         if "itc" in config.tasks and config.momentum is not None:
-            self.temperature = nn.Parameter(torch.tensor(config.temperature))
             self.slow = nn.ModuleDict(
                 {name: slow_copy(getattr(self, name)) for name in COPIED}
             )
-            self.images = Queue(config.momentum.queue, config.embedding)
-            self.texts = Queue(config.momentum.queue, config.embedding)
-            self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._new: tuple[Tensor, Tensor] | None = None  # to be queued after the step
+            self.contrast = MomentumContrast(
+                config.momentum, config.embedding, config.temperature
+            )
 
     def see(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n s"]:
         """An image's tokens: the class token and the patches, normalised."""
@@ -336,24 +259,10 @@ class BLIP(nn.Module):
         """ITC; and how alike are image i and text j, text i and image j."""
         image = feature(self.image_projection, tokens)
         text = self.embed_text(batch.ids)
-        settings = self.config.momentum
-        if settings is None:
+        if self.config.momentum is None:
             logits = image @ text.T / self.config.temperature
             return contrastive_loss(logits), logits, logits.T
-        slow_image, slow_text = self._new = self._slow_features(batch)
-        images = torch.cat([slow_image, self.images.features])
-        texts = torch.cat([slow_text, self.texts.features])
-        alpha = ramped(self.steps, settings.alpha, settings.ramp)
-        loss, alike = 0.0, []
-        for fast, slow, others in (
-            (image, slow_image, texts),
-            (text, slow_text, images),
-        ):
-            labels = soft_labels(slow @ others.T / self.temperature.detach(), alpha)
-            logits = fast @ others.T / self.temperature
-            loss = loss + F.cross_entropy(logits, labels) / 2
-            alike.append(logits[:, : len(fast)].detach())
-        return loss, *alike
+        return self.contrast(image, text, *self._slow_features(batch))
 
     @torch.no_grad()
     def _slow_features(
@@ -430,24 +339,18 @@ class BLIP(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Let the slow copy follow and the queues move on; keep the temperature in its
-        bounds. The training loop calls this after each step.
+        """Let the slow copy follow, and the queues move on; the training loop calls
+        this after each step.
         """
-        if "slow" not in self._modules:
+        if self.config.momentum is None or "itc" not in self.config.tasks:
             return
-        self.temperature.clamp_(0.001, 0.5)
+        self.contrast.after_step()
         for name in COPIED:
-            part = getattr(self, name)
-            follow(self.slow[name], part, self.config.momentum.rate)
-        if self._new is not None:
-            self.images.push(self._new[0])
-            self.texts.push(self._new[1])
-            self._new = None
-        self.steps += 1
+            follow(self.slow[name], getattr(self, name), self.config.momentum.rate)
 
     def only(self, *tasks: str, **changes: Any) -> "BLIP":
-        """A copy for some of the tasks, without the slow copy: what is fine-tuned to be a
-        captioner (`only("lm")`) or a filter (`only("itc", "itm")`), and what is
+        """A copy for some of the tasks, without the slow one: what is fine-tuned to be
+        a captioner (`only("lm")`) or a filter (`only("itc", "itm")`), and what is
         released. `changes`: of the config.
 
         Raises:

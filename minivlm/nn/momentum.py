@@ -1,5 +1,5 @@
-"""A slow copy of a model, and a queue of what it has seen (MoCo, He et al. 2020, section
-3.2): many more things to compare with than one batch holds, and all made alike.
+"""A slow copy of a model, and a queue of what it has seen (MoCo, He et al. 2020,
+section 3.2): more things to compare with than one batch holds, and all made alike.
 """
 
 import copy

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import clip, folder, llama, llava, llava_original
+from minivlm.checkpoints import blip, clip, folder, llama, llava, llava_original
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
 
 FORMATS: tuple[Format, ...] = (
     clip.FORMAT,
+    *blip.FORMATS,
     llama.LLAMA,
     llama.QWEN2,
     llava.FORMAT,

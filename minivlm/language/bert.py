@@ -21,8 +21,8 @@ from minivlm.nn.cross_attention import CrossAttention, KeysValues
 from minivlm.nn.grouped_query import KVCache
 from minivlm.nn.transformer import MLP
 
-#: Which parts of their blocks two Berts may share (BLIP, table 3). If they share any, they
-#: share the embeddings too.
+#: Which parts of their blocks two Berts may share (BLIP, table 3). If they share any,
+#: they share the embeddings too.
 SHARED_PARTS = {
     "all": ("attention", "norm_1", "cross", "norm_2", "mlp", "norm_3"),
     "all but self-attention": ("cross", "norm_2", "mlp", "norm_3"),

@@ -1,5 +1,5 @@
-"""Contrast with a long memory (ALBEF, Li et al. 2021, section 3.2): the right partner is
-looked for among the last thousands, and other partners may be right too.
+"""Contrast with a long memory (ALBEF, Li et al. 2021, section 3.2): the right partner
+is looked for among the last thousands, and other partners may be right too.
 """
 
 from dataclasses import dataclass
@@ -95,8 +95,8 @@ class MomentumContrast(nn.Module):
         slow_a: Float[Tensor, "b e"],
         slow_b: Float[Tensor, "b e"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b b"], Float[Tensor, "b b"]]:
-        """The loss; and how alike are a number i and b number j, b number i and a number
-        j. Unit vectors, row by row of one pair; `slow_` are the copy's.
+        """The loss; and how alike are a number i and b number j, b number i and a
+        number j. Unit vectors, row by row of one pair; `slow_` are the copy's.
         """
         self._new = slow_a.detach(), slow_b.detach()
         all_a = torch.cat([self._new[0], self.queue_a.features])
@@ -113,8 +113,8 @@ class MomentumContrast(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Remember what the loss was last computed from, and keep the temperature in its
-        bounds.
+        """Remember what the loss was last computed from, and keep the temperature in
+        its bounds.
         """
         self.temperature.clamp_(0.001, 0.5)
         self.steps += 1

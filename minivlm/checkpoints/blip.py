@@ -5,15 +5,14 @@ Each is a `BLIP` for some of its tasks, without a slow copy. What is not what it
 
 - `num_attention_heads` of the text is 8 where the file does not say; every BLIP has 12, and the released files say so since
   an error in them was mended.
-- `bos_token_id` is [DEC], and what ends a text is `sep_token_id`; `eos_token_id` is not used. [ENC] is not in the config at all:
-  it is the last of the released vocabulary, and written as `enc_token_id`, which the reference does not know.
+- `bos_token_id` is [DEC], and what ends a text is `sep_token_id`; `eos_token_id` is not used. [ENC] is not in the config at
+  all: it is the last of the released vocabulary, and written as `enc_token_id`, which the reference does not know.
 - `encoder_hidden_size` is overwritten with the width of the vision encoder, even where the decoder looks at a question.
 - `label_smoothing` counts where it stands in `text_config`; it is 0 there in the released files, 0.1 in the original code.
 - the vision encoder's epsilon is 1e-5, and 1e-6 in the original code.
 - older files hold the matrix that writes words, which is the one that reads them, once more.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -180,9 +179,8 @@ def write_config(config: BLIPConfig, architecture: str) -> dict[str, Any]:
 
 
 def _format(architecture: str, wrapper: type, *tasks: str) -> Format:
-    fits: Callable[[BLIPConfig], bool] = lambda config: set(config.tasks) == set(tasks)  # noqa: E731
     read, write = partial(read_config, tasks=tasks), partial(write_config, architecture=architecture)
-    return Format("blip", architecture, BLIP, wrapper, read, write, table, fits)
+    return Format("blip", architecture, BLIP, wrapper, read, write, table, lambda c: c.tasks == tasks)
 
 
 FORMATS = (

@@ -49,7 +49,7 @@ class BLIPConfig:
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks or self.tasks != tuple(dict.fromkeys(self.tasks)):
+        if unknown or not self.tasks:
             raise ValueError(
                 f"tasks is {self.tasks}; expected one or several of {TASKS}."
             )
@@ -82,8 +82,13 @@ class BLIPConfig:
                     f"{name} is {getattr(self, name)}; the vocabulary has ids 0 to"
                     f" {self.text.vocab_size - 1}."
                 )
-        if not (self.encodes and self.decodes):  # nothing to share; one way to say it
-            object.__setattr__(self, "shared", "nothing")
+        plain = {"tasks": tuple(task for task in TASKS if task in self.tasks)}
+        if not (self.encodes and self.decodes):
+            plain["shared"] = "nothing"
+        if "itc" not in self.tasks:
+            plain["momentum"] = None
+        for name, value in plain.items():  # one way to say it, not two
+            object.__setattr__(self, name, value)
 
     @property
     def encodes(self) -> bool:
@@ -134,7 +139,7 @@ class BLIPConfig:
         return cls(vision, text, enc_id=30523, dec_id=30522, sep_id=102, **more)
 
 
-def blip_vit(*sizes: int, **named: int) -> ViTConfig:
+def blip_vit(*sizes: int, **named: int | float) -> ViTConfig:
     """Sizes of a vision tower as ImageNet's ViTs are, without CLIP's changes. (Epsilon:
     1e-5 in the released files of `transformers`, 1e-6 in the original code.)
     """
@@ -185,7 +190,7 @@ class BLIP(nn.Module):
             self.text_projection = nn.Linear(text.width, config.embedding)
         if "itm" in config.tasks:
             self.match_head = nn.Linear(text.width, 2)
-        if "itc" in config.tasks and config.momentum is not None:
+        if config.momentum is not None:
             self.slow = nn.ModuleDict(
                 {name: slow_copy(getattr(self, name)) for name in COPIED}
             )
@@ -342,7 +347,7 @@ class BLIP(nn.Module):
         """Let the slow copy follow, and the queues move on; the training loop calls
         this after each step.
         """
-        if self.config.momentum is None or "itc" not in self.config.tasks:
+        if self.config.momentum is None:
             return
         self.contrast.after_step()
         for name in COPIED:

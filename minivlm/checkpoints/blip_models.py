@@ -6,7 +6,7 @@ What the reference does and a lesson's `BLIP` does not:
   continued begins with [DEC]. Its last token is dropped: a tokenizer has put [SEP] there.
 - positions are counted from the first column, padding included: a text padded on the left is read with others than alone.
 - questions are answered with their padding in sight (in the original code too). In `forward` it is hidden, as in the
-  original code; the reference means to and does not (transformers 5.18 loses the mask on its way to the cross-attention).
+  original code; the reference means to and does not (transformers 5.23 loses the mask on its way to the cross-attention).
 """
 
 from dataclasses import dataclass

@@ -191,7 +191,7 @@ def our_matches(loaded: nn.Module, given: Outputs) -> Outputs:
 
 def their_answers(reference: nn.Module, given: Outputs) -> Outputs:
     """Inside and at the end of `BlipForQuestionAnswering`. Its decoder looks at the padding of questions too (transformers
-    5.18 takes their mask and loses it), so answers are read in sight of each question alone.
+    5.23 takes their mask and loses it), so answers are read in sight of each question alone.
     """
     pixels = given["pixel_values"]
     out = seen_by(reference, pixels)

@@ -67,7 +67,7 @@ class QFormerConfig:
 
 def itm_mask(
     queries: int, keep: Bool[Tensor, "b t"]
-) -> Bool[Tensor, "b queries+t queries+t"]:
+) -> Bool[Tensor, "b {queries}+t {queries}+t"]:
     """True where row i may see column j, queries first. For matching (ITM), and for
     reading instructions: all see all, but for padding (`keep` False).
     """
@@ -79,7 +79,7 @@ def itm_mask(
 
 def itc_mask(
     queries: int, keep: Bool[Tensor, "b t"]
-) -> Bool[Tensor, "b queries+t queries+t"]:
+) -> Bool[Tensor, "b {queries}+t {queries}+t"]:
     """For contrast (ITC): of that, queries see queries and text sees text. Whoever saw
     the other would have seen the solution.
     """
@@ -91,7 +91,7 @@ def itc_mask(
 
 def itg_mask(
     queries: int, keep: Bool[Tensor, "b t"]
-) -> Bool[Tensor, "b queries+t queries+t"]:
+) -> Bool[Tensor, "b {queries}+t {queries}+t"]:
     """For writing (ITG): of that, queries see queries; text sees queries, and of itself
     what stands before.
     """

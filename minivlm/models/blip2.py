@@ -28,7 +28,7 @@ from minivlm.connectors.splice import splice
 from minivlm.language.decoder import Decoder, DecoderConfig
 from minivlm.language.generate import generate
 from minivlm.language.opt import OPT, OPTConfig
-from minivlm.models.blip import begin
+from minivlm.models.blip import begin, blip_vit
 from minivlm.models.clip import Pairs
 from minivlm.nn.contrast import hard_negatives
 from minivlm.vision.vit import VisionTransformer, ViTConfig
@@ -36,13 +36,13 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 
 def vit_g() -> ViTConfig:
     """EVA-CLIP's ViT-g/14 as BLIP-2 takes it: without its last layer."""
-    return blip2_vit(224, 14, 1408, 39, 16, 6144)
+    return blip_vit(224, 14, 1408, 39, 16, 6144, eps=1e-6)
 
 
-def blip2_vit(*sizes: int, **named: int | float) -> ViTConfig:
-    """Sizes of a vision encoder of EVA-CLIP's kind: without CLIP's two changes."""
-    own = {"norm_before": False, "activation": "gelu", "patch_bias": True}
-    return ViTConfig(*sizes, **{"eps": 1e-6, **named, **own})
+def tiny_vit(width: int) -> ViTConfig:
+    """The one this course trains."""
+    sizes = {"layers": 2, "heads": max(1, width // 48), "hidden": 2 * width}
+    return blip_vit(image_size=32, patch_size=8, width=width, eps=1e-6, **sizes)
 
 
 def check_width(vision: ViTConfig, qformer: QFormerConfig) -> None:
@@ -105,10 +105,8 @@ class Stage1Config(MatcherConfig):
     @classmethod
     def tiny(cls, vocab_size: int, dec_id: int, width: int = 96) -> "Stage1Config":
         """The sizes this course trains."""
-        sizes = {"layers": 2, "heads": max(1, width // 48), "hidden": 2 * width}
-        vision = blip2_vit(image_size=32, patch_size=8, width=width, **sizes)
         qformer = QFormerConfig.tiny(width, vocab_size, width)
-        return cls(vision, qformer, embedding=width, dec_id=dec_id)
+        return cls(tiny_vit(width), qformer, embedding=width, dec_id=dec_id)
 
     @classmethod
     def released(cls) -> "Stage1Config":
@@ -325,10 +323,9 @@ class BLIP2Config:
     @classmethod
     def tiny(cls, vocab_size: int, image_id: int, width: int = 96) -> "BLIP2Config":
         """A small one; it goes with `Stage1Config.tiny`."""
-        stage_1 = Stage1Config.tiny(1, 0, width)
         qformer = QFormerConfig.tiny(width, width=width)
         language = DecoderConfig.tiny(vocab_size, width, layers=2)
-        return cls(stage_1.vision, qformer, language, image_id)
+        return cls(tiny_vit(width), qformer, language, image_id)
 
     @classmethod
     def opt_2_7b(cls) -> "BLIP2Config":

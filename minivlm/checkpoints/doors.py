@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import blip, clip, folder, llama, llava, llava_original
+from minivlm.checkpoints import blip, blip2, clip, folder, instructblip, llama, llava, llava_original, opt
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
@@ -17,10 +17,13 @@ from minivlm.checkpoints.settings import Settings
 FORMATS: tuple[Format, ...] = (
     clip.FORMAT,
     *blip.FORMATS,
+    opt.FORMAT,  # before llama's: an OPT is a Decoder too
     llama.LLAMA,
     llama.QWEN2,
     llava.FORMAT,
     *llava_original.FORMATS,
+    instructblip.FORMAT,  # before BLIP-2's: an InstructBLIP is a BLIP2 too
+    *blip2.FORMATS,
 )
 
 

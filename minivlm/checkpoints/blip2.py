@@ -145,9 +145,7 @@ def read_language(settings: Settings) -> DecoderConfig | OPTConfig:
     return LANGUAGES[kind](text)
 
 
-def read_config(
-    settings: Settings, reads: bool = False, make: type[BLIP2Config] = BLIP2Config
-) -> BLIP2Config:
+def read_config(settings: Settings, reads: bool = False, make: type[BLIP2Config] = BLIP2Config) -> BLIP2Config:
     """Our config from a config.json; `make` is its class.
 
     Raises:
@@ -245,9 +243,6 @@ def write_matcher(config: MatcherConfig) -> dict[str, Any]:
 
 
 FORMATS = (
-    Format(
-        "blip-2", "Blip2ForConditionalGeneration", BLIP2, ConditionalGeneration, read_config, write_config, table,
-        lambda c: type(c).__name__ == "BLIP2Config",
-    ),
+    Format("blip-2", "Blip2ForConditionalGeneration", BLIP2, ConditionalGeneration, read_config, write_config, table),
     Format("blip-2", "Blip2ForImageTextRetrieval", Matcher, Retrieval, read_matcher, write_matcher, matcher_table),
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
 """BLIP-2 against transformers' `Blip2ForConditionalGeneration` and `Blip2ForImageTextRetrieval`.
 
 Vision encoder, Q-Former and language model of different widths, a grid of 3 x 3 patches, five and three queries that look in
-every second and every third layer; OPT, and a decoder of LLaMA's kind. Texts with two images, one that begins with one, one with
-one in its middle, padded on the right and on the left. In the retrieval model, texts of different lengths.
+every second and every third layer; OPT, and a decoder of LLaMA's kind. Texts with two images, one that begins with one, one
+with one in its middle, padded on the right and on the left. In the retrieval model, texts of different lengths.
 """
 
 from functools import partial

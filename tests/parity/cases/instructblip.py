@@ -97,4 +97,4 @@ def case(name: str, config: dict, seed: int) -> Case:
     return Case("instructblip", name, partial(build, config, seed), partial(inputs, config), theirs, ours)
 
 
-CASES = [case("LLaMA", LLAMA, 4), case("OPT", OPT, 9)]
+CASES = [case("LLaMA", LLAMA, 4), case("OPT", OPT, 71)]

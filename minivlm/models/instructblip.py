@@ -46,8 +46,8 @@ class InstructBLIPConfig(BLIP2Config):
 
     @classmethod
     def vicuna_7b(cls) -> "InstructBLIPConfig":
-        """ViT-g/14 and Vicuna 7B, which has a few words more here, one of them for the
-        places of images.
+        """ViT-g/14 and Vicuna 7B, whose table of words has a row more, for the token that
+        marks the places of images.
         """
         language = replace(DecoderConfig.llama_7b(), vocab_size=32001)
         return cls(vit_g(), QFormerConfig.bert_base(1408, 30523), language, 32000)
@@ -74,7 +74,7 @@ class Instructions(NamedTuple):
 
 def shares(sizes: Sequence[int]) -> list[float]:
     """How often each data set is drawn from: by the root of its size, so that the large
-    ones do not drown the small ones, which are seen again and again (section 2.3).
+    ones do not drown the small ones, and those are not seen again and again.
 
     Raises:
         ValueError: no sets, or an empty one.

@@ -84,6 +84,18 @@ def with_gradient(model: torch.nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-9}
 
 
+def judged(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and texts of each question about a match, from now on."""
+    right, seen = Matcher.judge, []
+
+    def judge(self, image, ids, keep=None):
+        seen.append((image, ids))
+        return right(self, image, ids, keep)
+
+    monkeypatch.setattr(Matcher, "judge", judge)
+    return seen
+
+
 # --- stage 1: who sees whom
 
 
@@ -91,7 +103,7 @@ def with_gradient(model: torch.nn.Module) -> set[str]:
 def test_contrast_is_what_either_side_says_alone(first):
     given = pairs()
     logits = first.contrast(first.see(given.pixel_values), given.ids)
-    torch.testing.assert_close(logits, first(*given) / 0.07 * (0.07 / first.temperature), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, first(*given) / first.temperature, atol=1e-5, rtol=1e-5)
     changed = given.ids.clone()
     changed[0, 2] += 1
     other = first.contrast(first.see(given.pixel_values), changed)
@@ -170,7 +182,8 @@ def test_losses_by_hand(first):
     both = [surprise(side[i], i) for side in (logits, logits.T) for i in range(n)]
     torch.testing.assert_close(found["itc"], sum(both) / (2 * n))
     said = begin(given.ids, DEC)
-    written = [surprise(first.write(image, given.ids)[b, t - 1], said[b, t]) for b in range(n) for t in range(1, 6) if said[b, t]]
+    scores = first.write(image, given.ids)
+    written = [surprise(scores[b, t - 1], said[b, t]) for b in range(n) for t in range(1, 6) if said[b, t]]
     assert len(written) == 5 * 5 - 2 - 4
     torch.testing.assert_close(found["itg"], sum(written) / len(written))
     torch.testing.assert_close(first.loss(given, torch.Generator().manual_seed(0)), sum(found.values()))
@@ -179,9 +192,7 @@ def test_losses_by_hand(first):
 @torch.no_grad()
 def test_matching_is_asked_about_one_right_pair_in_three(first, monkeypatch):
     """A third are right; wrong images and wrong texts are not one's own."""
-    given, seen = pairs(), []
-    right = Matcher.judge
-    monkeypatch.setattr(Matcher, "judge", lambda self, image, ids, keep=None: seen.append((image, ids)) or right(self, image, ids))
+    given, seen = pairs(), judged(monkeypatch)
     first.losses(given, torch.Generator().manual_seed(0))
     ((images, texts),) = seen
     image = first.see(given.pixel_values)
@@ -198,10 +209,8 @@ def test_matching_is_asked_about_one_right_pair_in_three(first, monkeypatch):
 @torch.no_grad()
 def test_wrong_partners_are_the_likely_ones(first, monkeypatch):
     """With a sharp contrast, the wrong partner drawn is the most similar."""
-    given, seen = pairs(), []
+    given, seen = pairs(), judged(monkeypatch)
     first.temperature.fill_(1e-3)
-    right = Matcher.judge
-    monkeypatch.setattr(Matcher, "judge", lambda self, image, ids, keep=None: seen.append((image, ids)) or right(self, image, ids))
     image = first.see(given.pixel_values)
     alike = first.contrast(image, given.ids).fill_diagonal_(-math.inf)
     votes = []
@@ -394,8 +403,8 @@ def test_the_language_model_is_of_the_configs_kind():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: dataclasses.replace(STAGE_1, qformer=dataclasses.replace(READS, seen=13)), "qformer.seen is 13; .* tokens, 12"),
-        (lambda: dataclasses.replace(STAGE_2, qformer=dataclasses.replace(MUTE, seen=13)), "qformer.seen is 13; .* tokens, 12"),
+        (lambda: dataclasses.replace(STAGE_1, qformer=dataclasses.replace(READS, seen=13)), "qformer.seen is 13; .*tokens, 12"),
+        (lambda: dataclasses.replace(STAGE_2, qformer=dataclasses.replace(MUTE, seen=13)), "qformer.seen is 13; .*tokens, 12"),
         (lambda: dataclasses.replace(STAGE_1, qformer=MUTE), "qformer.vocab_size is None: this Q-Former reads no text"),
         (lambda: MatcherConfig(VISION, MUTE), "qformer.vocab_size is None"),
         (lambda: dataclasses.replace(STAGE_1, dec_id=30), "dec_id is 30; the vocabulary has ids 0 to 29"),

@@ -61,14 +61,14 @@ class InstructBLIPConfig(BLIP2Config):
 
 class Instructions(NamedTuple):
     """Texts with images, as in BLIP-2; and for each image, in the same order, what is
-    asked of it, in the Q-Former's words. `asked_keep`: False where there is padding;
-    None: there is none.
+    asked of it, in the Q-Former's words (None: nothing). `asked_keep`: False where
+    there is padding; None: there is none.
     """
 
     pixel_values: Float[Tensor, "images c H W"]
     ids: Int[Tensor, "b t"]
     labels: Int[Tensor, "b t"]
-    asked: Int[Tensor, "images a"]
+    asked: Int[Tensor, "images a"] | None = None
     asked_keep: Bool[Tensor, "images a"] | None = None
 
 

@@ -8,9 +8,21 @@ import torch.nn.functional as F
 
 from minivlm.evaluation import probes
 from minivlm.models.blip2 import BLIP2, BLIP2Config, Stage1
-from minivlm.models.instructblip import Instructions, InstructBLIP, InstructBLIPConfig, shares
-from tests.models.test_blip2 import IMAGE, LLAMA_SIZES, MUTE, OPT_SIZES, READS, STAGE_1, STAGE_2, VISION, captions, shaken
-from tests.models.test_blip2 import trained, with_gradient
+from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig, Instructions, shares
+from tests.models.test_blip2 import (
+    IMAGE,
+    LLAMA_SIZES,
+    MUTE,
+    OPT_SIZES,
+    READS,
+    STAGE_1,
+    STAGE_2,
+    VISION,
+    captions,
+    shaken,
+    trained,
+    with_gradient,
+)
 
 CONFIG = InstructBLIPConfig(VISION, READS, LLAMA_SIZES, IMAGE)
 KEEP = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
@@ -141,7 +153,8 @@ def test_it_starts_from_stage_1_with_its_parts_for_text(model):
 
 
 def test_probes_of_a_model_that_speaks(model, capsys):
-    probes.run(model, captions(), {"storing": "in tests/checkpoints"})
+    """With nothing asked: they know no batch with instructions."""
+    probes.run(model, Instructions(*captions()), {"storing": "in tests/checkpoints"})
 
 
 def test_shares_are_roots():

@@ -1,5 +1,6 @@
 """Would the parity tests notice? Mistakes that people make with a BLIP, each planted, each seen."""
 
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ import minivlm.checkpoints.blip_models
 import minivlm.language.bert
 import minivlm.models.blip
 import minivlm.vision.vit
+from minivlm import checkpoints
 from minivlm.language.bert import Bert, BertBlock
 from minivlm.models.blip import BLIP
 from minivlm.nn.attention import Attention
 from minivlm.nn.cross_attention import CrossAttention
-from minivlm.nn.transformer import QuickGELU
+from minivlm.nn.transformer import MLP, QuickGELU
 from tests.parity.cases.blip import CASES, SIDES
 from tests.parity.harness import check
 from tests.parity.planting import Mistake, assert_seen, registry, set_tensor

@@ -37,7 +37,7 @@ class MatchOutput:
 
     itm_score: Float[Tensor, "b k"]
     last_hidden_state: Float[Tensor, "b n d"]
-    question_embeds: Float[Tensor, "k t e"]
+    question_embeds: Float[Tensor, "texts t e"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import minivlm.checkpoints.blip_models
 import minivlm.language.bert
 import minivlm.models.blip
 import minivlm.vision.vit
-from minivlm import checkpoints
 from minivlm.language.bert import Bert, BertBlock
 from minivlm.models.blip import BLIP
 from minivlm.nn.attention import Attention
@@ -324,8 +323,12 @@ def _(patch, loaded):
         return right(self, image[-2] if self is loaded.model.decoder else seen)
 
     patch.setattr(Bert, "look", look)
-    block = BertBlock.forward
-    block_with(patch, lambda self, x, mask, seen, seen_mask, cache: block(self, x, mask, seen, None, cache))
+    read = Bert.forward
+
+    def forward(self, ids, seen=None, causal=False, keep=None, seen_keep=None, cache=None):
+        return read(self, ids, seen, causal, keep, None, cache)
+
+    patch.setattr(Bert, "forward", forward)
 
 
 @mistake("the padding of questions is looked at", READ[:4], (*SEEN, *QUESTIONS, "loss of labels alone"), (ANSWERS,))
@@ -344,14 +347,8 @@ def _(patch, loaded):
 
 @mistake("[ENC] is appended in front, nothing overwritten", ("lesson: itm",), ("lesson: itc", "right: itm"), (FILTER,))
 def _(patch, loaded):
-    right = minivlm.models.blip.begin
-
-    def longer(ids, first):
-        return right(torch.cat([ids[:, :1], ids], dim=1), first)
-
-    patch.setattr(minivlm.models.blip, "begin", longer)
-    keep = BLIP.keep
-    patch.setattr(BLIP, "keep", lambda self, ids: keep(self, torch.cat([ids[:, :1], ids], dim=1)))
+    right = BLIP.ground
+    patch.setattr(BLIP, "ground", lambda self, tokens, ids: right(self, tokens, torch.cat([ids[:, :1], ids], dim=1)))
 
 
 @mistake("captions begin with [CLS]", ("lesson: loss",), ("right: loss", "right: logits"))
@@ -491,7 +488,7 @@ def test_each_planted_mistake_is_seen(planted, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", (CAPTIONER, ANSWERS), ids=str)
+@pytest.mark.parametrize("case", [CAPTIONER, ANSWERS], ids=str)
 def test_what_is_written_could_show_a_mistake(case):
     """Different tokens for each image; and of the captions some end early, others do not."""
     written = case.theirs(case.build(), case.inputs())["generated" if case is CAPTIONER else "right: generated"].long()

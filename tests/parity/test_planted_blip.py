@@ -1,7 +1,5 @@
 """Would the parity tests notice? Mistakes that people make with a BLIP, each planted, each seen."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -89,7 +89,6 @@ def test_other_kinds_of_numbers(models):
 
 BAD = (
     ({"input_ids": IDS.float()}, TypeError, "whole numbers; got torch.float32"),
-    ({"input_ids": [1, 2]}, TypeError, "input_ids must be a tensor of whole numbers; got list"),
     ({"input_ids": IDS[0]}, ValueError, r"shape \(B, T\); got \(5,\)"),
     ({"input_ids": IDS + 20}, ValueError, "runs from 21 to 40; the vocabulary has ids 0 to 29"),
     ({"input_ids": IDS - 3}, ValueError, "runs from -2 to"),

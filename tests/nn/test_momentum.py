@@ -57,7 +57,7 @@ def test_a_queue_wraps_around():
     queue.features.fill_(-1)
 
     def push(*values: float) -> list[float]:
-        queue.push(torch.tensor(values)[:, None])
+        queue.push(torch.tensor(values)[:, None].float())
         return queue.features[:, 0].tolist()
 
     assert push(0, 1) == [0, 1, -1, -1, -1]
@@ -89,3 +89,10 @@ def test_a_stored_queue_goes_on_where_it_was():
     other.push(torch.zeros(2, 1))
     assert other.features[:, 0].tolist() == [0, 1, 1, 0]
     assert one.features[:3, 0].tolist() == [1, 1, 1]
+
+
+def test_a_queue_takes_features_of_lower_precision():
+    queue = Queue(4, 2)
+    queue.push(torch.ones(3, 2, dtype=torch.bfloat16))
+    assert queue.features.dtype == torch.float32
+    assert queue.features[:3].tolist() == [[1, 1]] * 3

@@ -249,6 +249,18 @@ def test_what_is_refused(model):
         dataclasses.replace(CONFIG, seen=0)
 
 
+def test_the_start():
+    """BERT's, at its width; as large beside the stream at another."""
+    torch.manual_seed(0)
+    for width, std in ((768, 0.02), (192, 0.04)):
+        model = Bert(BertConfig(50, 40, width, layers=1, heads=4, hidden=2 * width, seen=9), head=True)
+        for name, p in model.named_parameters():
+            if p.ndim == 2:
+                assert p.std().item() == pytest.approx(std, rel=0.05), name
+            else:
+                assert (p == float(name.endswith("weight"))).all(), name  # gains 1, biases 0
+
+
 # --- sharing
 
 

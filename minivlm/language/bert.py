@@ -246,9 +246,9 @@ class Bert(nn.Module):
 
 @torch.no_grad()
 def init_bert(model: Bert) -> None:
-    """BERT's start: every matrix normal, biases 0, gains 1. Its standard deviation, 0.02,
-    is for 768 features; here narrower models start larger, so that what attention brings
-    is as large beside the word itself, and [CLS] knows of its text from the first step.
+    """BERT's start: every matrix normal, biases 0, gains 1. Its standard deviation of
+    0.02 is for 768 features; narrower models start larger here, so that what attention
+    brings is as large beside the word itself, and [CLS] knows its text from the start.
     """
     std = 0.02 * (768 / model.config.width) ** 0.5
     nn.init.normal_(model.positions, std=std)

@@ -11,6 +11,7 @@ import minivlm.checkpoints.blip_models
 import minivlm.language.bert
 import minivlm.models.blip
 import minivlm.vision.vit
+from minivlm import checkpoints
 from minivlm.language.bert import Bert, BertBlock
 from minivlm.models.blip import BLIP
 from minivlm.nn.attention import Attention
@@ -500,3 +501,83 @@ def test_what_is_written_could_show_a_mistake(case):
 
 def test_planting_nothing_changes_nothing(tmp_path):
     check(CAPTIONER, tmp_path / "c", lambda loaded: None)
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=str)
+def test_each_tensor_arrives_where_it_belongs(case, tmp_path):
+    """Written out by hand, without the table. Of these, no output tells of the key biases (a softmax does not see what is
+    added to all its scores).
+    """
+    reference = case.build()
+    reference.save_pretrained(tmp_path)
+    model, tower = checkpoints.load(tmp_path).model, reference.vision_model
+    pairs = [
+        (model.vision.class_token, tower.embeddings.class_embedding[0, 0]),
+        (model.vision.patch_embedding.weight, tower.embeddings.patch_embedding.weight.flatten(1)),
+        (model.vision.patch_embedding.bias, tower.embeddings.patch_embedding.bias),
+        (model.vision.positions, tower.embeddings.position_embedding[0]),
+    ]
+    both = [(model.vision.norm_after, tower.post_layernorm)]
+    for block, layer in zip(model.vision.blocks, tower.encoder.layers, strict=True):
+        both += [
+            (block.norm_1, layer.layer_norm1),
+            (block.attention.qkv, layer.self_attn.qkv),
+            (block.attention.out, layer.self_attn.projection),
+            (block.norm_2, layer.layer_norm2),
+            (block.mlp[0], layer.mlp.fc1),
+            (block.mlp[2], layer.mlp.fc2),
+        ]
+    berts = []
+    if hasattr(reference, "text_encoder"):
+        berts.append((model.encoder, reference.text_encoder))
+    if hasattr(reference, "text_decoder"):
+        berts.append((model.decoder, reference.text_decoder.bert))
+        head = reference.text_decoder.cls.predictions
+        both += [(model.decoder.head[0], head.transform.dense), (model.decoder.head[2], head.transform.LayerNorm)]
+        pairs.append((model.decoder.head_bias, head.bias))
+    for bert, there in berts:
+        pairs += [
+            (bert.embedding.weight, there.embeddings.word_embeddings.weight),
+            (bert.positions, there.embeddings.position_embeddings.weight),
+        ]
+        both.append((bert.norm_before, there.embeddings.LayerNorm))
+        for block, layer in zip(bert.blocks, there.encoder.layer, strict=True):
+            for ours, norm, theirs in (
+                (block.attention, block.norm_1, layer.attention),
+                (block.cross, block.norm_2, layer.crossattention),
+            ):
+                key, value = theirs.self.key, theirs.self.value
+                pairs += [
+                    (getattr(ours.kv, kind), torch.cat([getattr(key, kind), getattr(value, kind)]))
+                    for kind in ("weight", "bias")
+                ]
+                both += [(ours.q, theirs.self.query), (ours.out, theirs.output.dense), (norm, theirs.output.LayerNorm)]
+            both += [
+                (block.mlp[0], layer.intermediate.dense),
+                (block.mlp[2], layer.output.dense),
+                (block.norm_3, layer.output.LayerNorm),
+            ]
+    if hasattr(reference, "itm_head"):
+        both += [
+            (model.image_projection, reference.vision_proj),
+            (model.text_projection, reference.text_proj),
+            (model.match_head, reference.itm_head),
+        ]
+    pairs += [(getattr(a, kind), getattr(b, kind)) for a, b in both for kind in ("weight", "bias")]
+    assert sum(a.numel() for a, _ in pairs) == sum(p.numel() for p in reference.parameters())
+    assert sum(a.numel() for a, _ in pairs) == sum(p.numel() for p in model.parameters())
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs)
+
+
+def test_a_key_bias_cannot_be_seen(tmp_path):
+    """Which is why the test above looks at tensors: without any, everything computed is the same."""
+
+    def without_key_biases(loaded):
+        for block in loaded.model.vision.blocks:
+            set_tensor(block.attention.qkv.bias[24:48], 0.0)
+        for block in loaded.model.decoder.blocks:
+            for part in (block.attention, block.cross):
+                set_tensor(part.kv.bias[:20], 0.0)
+
+    check(CAPTIONER, tmp_path / "c", without_key_biases)

@@ -209,6 +209,14 @@ def test_a_row_that_has_ended_is_filled_up(model):
 
 
 @torch.no_grad()
+def test_prompts_of_different_lengths_as_alone(model):
+    left, keep = torch.tensor([[3, 7, 8, 9], [0, 0, 3, 11]]), torch.tensor([[True] * 4, [False, False, True, True]])
+    together = model.generate(left, IMAGE, keep, max_new_tokens=6)
+    assert torch.equal(together[:1], model.generate(left[:1], IMAGE[:1], max_new_tokens=6))
+    assert torch.equal(together[1:], model.generate(left[1:, 2:], IMAGE[1:], max_new_tokens=6))
+
+
+@torch.no_grad()
 def test_nucleus_sampling_comes_from_the_generator(model):
     def write(seed, **how):
         generator = torch.Generator().manual_seed(seed)

@@ -324,8 +324,8 @@ def _(patch, loaded):
     patch.setattr(Bert, "look", look)
     read = Bert.forward
 
-    def forward(self, ids, seen=None, causal=False, keep=None, seen_keep=None, cache=None):
-        return read(self, ids, seen, causal, keep, None, cache)
+    def forward(self, ids, seen=None, causal=False, keep=None, seen_keep=None, cache=None, positions=None):
+        return read(self, ids, seen, causal, keep, None, cache, positions)
 
     patch.setattr(Bert, "forward", forward)
 
@@ -463,14 +463,26 @@ def _(patch, loaded):
 
 @mistake("positions stay where they are while writing", ("generated", "lesson: generated"), ("right: logits",))
 def _(patch, loaded):
-    positions = loaded.model.decoder.positions
+    right = Bert.forward
 
-    class Still:
-        def __getitem__(self, at):
-            return positions[at if at.start == 0 else slice(0, 1)]
+    def forward(self, ids, seen=None, causal=False, keep=None, seen_keep=None, cache=None, positions=None):
+        if positions is not None and ids.shape[1] == 1:
+            positions = torch.zeros_like(positions)
+        return right(self, ids, seen, causal, keep, seen_keep, cache, positions)
 
-    del loaded.model.decoder._parameters["positions"]
-    loaded.model.decoder.__dict__["positions"] = Still()
+    patch.setattr(Bert, "forward", forward)
+
+
+@mistake("padding is counted while writing", ("generated from padded prompts",), ("generated", "left: logits"))
+def _(patch, loaded):
+    right = Bert.forward
+    patch.setattr(Bert, "forward", lambda self, *given: right(self, *given[:6]))
+
+
+@mistake("padding is read while writing", ("generated from padded prompts",), ("generated", "left: logits"))
+def _(patch, loaded):
+    right = Bert.generate
+    patch.setattr(Bert, "generate", lambda self, ids, seen, keep=None, **how: right(self, ids, seen, None, **how))
 
 
 # --- loading

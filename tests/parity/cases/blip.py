@@ -3,6 +3,7 @@
 Vision encoders and text models of different widths (the last has one width for both: its format allows no other), a grid of
 3 x 3 patches, texts of different lengths, padded on the right and on the left. Positions are counted from the first column,
 by the reference and by ours: padded on the left, a text is read with other positions than alone, but by both with the same.
+Neither counts padding when it writes.
 """
 
 from functools import partial
@@ -129,6 +130,9 @@ def their_captions(reference: nn.Module, given: Outputs) -> Outputs:
     how = {"max_new_tokens": NEW, "do_sample": False}
     out["generated"] = fill(reference.generate(pixels, **how)[:, 1:])
     out["generated from a prompt"] = fill(reference.generate(pixels, input_ids=right[:, :4], **how)[:, 3:])
+    left, mask = given["left"], given["left_mask"]
+    written = reference.generate(pixels, input_ids=left.clone(), attention_mask=mask, **how)
+    out["generated from padded prompts"] = fill(written[:, left.shape[1] - 1 :])
     out["lesson: generated"] = out["generated"]
     return out
 
@@ -147,6 +151,8 @@ def our_captions(loaded: nn.Module, given: Outputs) -> Outputs:
     out["lesson: loss"] = model.loss(Pairs(pixels, begin(right, CLS)))
     out["generated"] = fill(loaded.generate(pixels, max_new_tokens=NEW)[:, 1:])
     out["generated from a prompt"] = fill(loaded.generate(pixels, right[:, :4], max_new_tokens=NEW)[:, 3:])
+    left, mask = given["left"], given["left_mask"]
+    out["generated from padded prompts"] = fill(loaded.generate(pixels, left, mask, NEW)[:, left.shape[1] - 1 :])
     out["lesson: generated"] = fill(model.generate(pixels, max_new_tokens=NEW))
     return out
 

@@ -158,7 +158,16 @@ def read_config(settings: Settings, tasks: tuple[str, ...]) -> BLIPConfig:
 
 
 def write_config(config: BLIPConfig, architecture: str) -> dict[str, Any]:
-    """A config.json from our config."""
+    """A config.json from our config.
+
+    Raises:
+        CheckpointError: there is a slow copy.
+    """
+    if config.momentum is not None:
+        raise CheckpointError(
+            "this BLIP has a slow copy and queues, which are for training only and have no place in the released format."
+            f" Save model.only{config.tasks!r}."
+        )
     text = written(config.text, TEXT) | {theirs: getattr(config, ours) for theirs, (ours, _) in IDS.items()}
     return {
         "model_type": "blip",

@@ -4,7 +4,8 @@ What the reference does and a lesson's `BLIP` does not:
 
 - the first token is what the caller says, even in front of the image, where BLIP was trained with [ENC]; only what is to be
   continued begins with [DEC]. Its last token is dropped: a tokenizer has put [SEP] there.
-- positions are counted from the first column, padding included: a text padded on the left is read with others than alone.
+- `forward` counts positions from the first column, padding included: a text padded on the left is read with others than
+  alone. `generate` does not count it.
 - questions are answered with their padding in sight (in the original code too). In `forward` it is hidden, as in the
   original code; the reference means to and does not (transformers 5.23 loses the mask on its way to the cross-attention).
 """
@@ -37,7 +38,7 @@ class MatchOutput:
 
     itm_score: Float[Tensor, "b k"]
     last_hidden_state: Float[Tensor, "b n d"]
-    question_embeds: Float[Tensor, "k t e"]
+    question_embeds: Float[Tensor, "texts t e"]
 
 
 @dataclass(frozen=True)

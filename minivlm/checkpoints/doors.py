@@ -153,6 +153,11 @@ def _format_for(model: nn.Module) -> tuple[Format, nn.Module]:
     for form in FORMATS:
         if form.model.__name__ in names and form.fits(model.config):
             return form, model
+    if near := [form.architecture for form in FORMATS if form.model.__name__ in names]:
+        raise CheckpointError(
+            f"a {type(model).__name__} with this config cannot be saved in a released format; its formats,"
+            f" {', '.join(near)}, hold others: {model.config}"
+        )
     supported = ", ".join(dict.fromkeys(form.model.__name__ for form in FORMATS))
     raise CheckpointError(f"a {type(model).__name__} cannot be saved in a released format; supported: {supported}.")
 

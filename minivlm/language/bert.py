@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minivlm.language.decoder import init_normal
 from minivlm.language.generate import next_token
 from minivlm.nn.attention import causal_mask
 from minivlm.nn.cross_attention import CrossAttention, KeysValues
@@ -105,14 +104,14 @@ class Bert(nn.Module):
         super().__init__()
         self.config, width = config, config.width
         self.embedding = nn.Embedding(config.vocab_size, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(config.context, width))
+        self.positions = nn.Parameter(torch.empty(config.context, width))
         self.norm_before = nn.LayerNorm(width, config.eps)
         self.blocks = nn.ModuleList(BertBlock(config) for _ in range(config.layers))
         if head:
             norm = nn.LayerNorm(width, config.eps)
             self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm)
             self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.apply(init_normal)
+        init_bert(self)
 
     def look(self, seen: Float[Tensor, "b n s"]) -> list[KeysValues]:
         """What each layer's cross-attention makes of the image: keys and values.
@@ -135,6 +134,7 @@ class Bert(nn.Module):
         keep: Bool[Tensor, "b T"] | None = None,
         seen_keep: Bool[Tensor, "b n"] | None = None,
         cache: list[KVCache] | None = None,
+        positions: Int[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """What stands at each place after the last layer.
 
@@ -146,6 +146,7 @@ class Bert(nn.Module):
             seen_keep: False hides padding among what is seen.
             cache: for `causal`, from `new_cache`; what it holds comes before the input,
                 and the input is added to it.
+            positions: of the input. Default: columns are counted, padding too.
 
         Raises:
             ValueError: a longer text than the context holds, or nothing to look with.
@@ -165,8 +166,8 @@ class Bert(nn.Module):
         if causal:
             mask = mask[:, past:]
         seen_mask = None if seen_keep is None else seen_keep[:, None]
-        x = self.embedding(ids) + self.positions[past : past + t]
-        x = self.norm_before(x)
+        at = slice(past, past + t) if positions is None else positions
+        x = self.norm_before(self.embedding(ids) + self.positions[at])
         for i, block in enumerate(self.blocks):
             image = None if seen is None else seen[i]
             x = block(x, mask, image, seen_mask, None if cache is None else cache[i])
@@ -209,7 +210,8 @@ class Bert(nn.Module):
         """Go on writing from `ids`; returns the new tokens only.
 
         Args:
-            keep: False where a prompt is padded, on the left. Padding counts as places.
+            keep: False where a prompt is padded, on the left; here padding is not
+                counted.
             eos: ends a row, which is filled up with `pad`; all rows ended, all is done.
             choice: `temperature`, `top_p`, `generator`, as in `next_token`.
 
@@ -233,16 +235,33 @@ class Bert(nn.Module):
         looked = None if seen is None else self.look(seen)
         cache, written = self.new_cache(t + max_new_tokens), []
         done = torch.zeros(b, dtype=torch.bool, device=ids.device)
+        if keep is None:
+            keep = torch.ones_like(ids, dtype=torch.bool)
         while len(written) < max_new_tokens and not done.all():
-            x = self(ids, looked, True, keep, seen_keep, cache)[:, -1]
+            positions = (keep.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            x = self(ids, looked, True, keep, seen_keep, cache, positions)[:, -1]
             token = next_token(self.logits(x), **choice).masked_fill(done, pad)
             written.append(token)
             ids = token[:, None]
-            if keep is not None:
-                keep = torch.cat([keep, keep.new_ones(b, 1)], dim=1)
+            keep = torch.cat([keep, keep.new_ones(b, 1)], dim=1)
             if eos is not None:
                 done = done | (token == eos)
         return torch.stack(written, dim=1)
+
+
+@torch.no_grad()
+def init_bert(model: Bert) -> None:
+    """BERT's start: every matrix normal, biases 0, gains 1. Its standard deviation of
+    0.02 is for 768 features; narrower models start larger here, so that what attention
+    brings is as large beside the word itself, and [CLS] knows its text from the start.
+    """
+    std = 0.02 * (768 / model.config.width) ** 0.5
+    nn.init.normal_(model.positions, std=std)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 def share(encoder: Bert, decoder: Bert, how: str) -> None:

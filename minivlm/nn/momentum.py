@@ -61,5 +61,6 @@ class Queue(nn.Module):
                 " or the batch smaller."
             )
         places = torch.arange(many, device=self.place.device)
-        self.features[(self.place + places) % size] = features
+        at = (self.place + places) % size
+        self.features[at] = features.to(self.features.dtype)
         self.place.copy_((self.place + many) % size)

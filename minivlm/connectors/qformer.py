@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minivlm.language.decoder import init_normal
 from minivlm.nn.attention import Attention
 from minivlm.nn.cross_attention import CrossAttention
 from minivlm.nn.transformer import MLP
@@ -146,15 +145,15 @@ class QFormer(nn.Module):
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.queries = nn.Parameter(0.02 * torch.randn(c.queries, c.width))
+        self.queries = nn.Parameter(torch.empty(c.queries, c.width))
         if c.vocab_size is not None:
             self.embedding = nn.Embedding(c.vocab_size, c.width)
-            self.positions = nn.Parameter(0.02 * torch.randn(c.context, c.width))
+            self.positions = nn.Parameter(torch.empty(c.context, c.width))
         self.norm_before = nn.LayerNorm(c.width, c.eps)
         self.blocks = nn.ModuleList(
             QFormerBlock(c, looks=i % c.cross_every == 0) for i in range(c.layers)
         )
-        self.apply(init_normal)
+        init_qformer(self)
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """A text before the first layer. Words have positions, counted from the first
@@ -208,3 +207,16 @@ class QFormer(nn.Module):
         for block in self.blocks:
             queries, text = block(queries, text, image, mask)
         return queries, text
+
+
+@torch.no_grad()
+def init_qformer(model: QFormer) -> None:
+    """BERT's start, wider where the model is narrower (as in `init_bert`). BLIP-2 starts
+    from a trained BERT, except the cross-attention and the queries.
+    """
+    std = 0.02 * (768 / model.config.width) ** 0.5
+    for name, p in model.named_parameters():
+        if p.ndim > 1:  # matrices, words, positions, queries
+            nn.init.normal_(p, std=std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(p)

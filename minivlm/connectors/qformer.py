@@ -1,5 +1,5 @@
-"""The Q-Former (Li et al. 2023, arXiv 2301.12597, section 3.1): a few learned queries ask
-an image, and may talk with a text meanwhile.
+"""The Q-Former (Li et al. 2023, arXiv 2301.12597, section 3.1): a few learned queries
+ask an image, and may talk with a text meanwhile.
 
 - BERT's layers (post-norm); queries and text share the self-attention
 - every second layer the queries, and they alone, look at the image
@@ -211,8 +211,8 @@ class QFormer(nn.Module):
 
 @torch.no_grad()
 def init_qformer(model: QFormer) -> None:
-    """BERT's start, wider where the model is narrower (as in `init_bert`). BLIP-2 starts
-    from a trained BERT, except the cross-attention and the queries.
+    """BERT's start, wider where the model is narrower (as in `init_bert`). BLIP-2 itself
+    starts from a trained BERT; only cross-attention and queries begin like this.
     """
     std = 0.02 * (768 / model.config.width) ** 0.5
     for name, p in model.named_parameters():

@@ -1,5 +1,5 @@
-"""OPT (Zhang et al. 2022, arXiv 2205.01068), the language model inside BLIP-2: what GPT-3
-was, a decoder before LLaMA's changes.
+"""OPT (Zhang et al. 2022, arXiv 2205.01068), the language model inside BLIP-2: what
+GPT-3 was, a decoder before LLaMA's changes.
 
 - LayerNorm for RMSNorm, ReLU for SwiGLU, biases everywhere
 - positions are learned vectors, added to the words once

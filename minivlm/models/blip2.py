@@ -147,7 +147,9 @@ class Matcher(nn.Module):
     def embed_text(
         self, ids: Int[Tensor, "b t"], keep: Bool[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b e"]:
-        """Unit vectors: the first token, [CLS], projected. `keep` False hides padding."""
+        """Unit vectors: the first token, [CLS], projected. `keep`: False hides padding;
+        by default the `pad_id`.
+        """
         keep = self.keep(ids) if keep is None else keep
         _, text = self.qformer(ids=ids, mask=keep[:, None])
         return F.normalize(self.text_projection(text[:, 0]), dim=-1)
@@ -196,7 +198,7 @@ class Stage1(Matcher):
         width, eps = config.qformer.width, config.qformer.eps
         if "itc" in config.tasks:
             self.temperature = nn.Parameter(torch.tensor(config.temperature))
-        if "itg" in config.tasks:  # BERT's: the matrix that reads words also writes them
+        if "itg" in config.tasks:  # BERT's: the matrix that reads words writes them too
             norm = nn.LayerNorm(width, eps)
             self.word_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm)
             self.word_bias = nn.Parameter(torch.zeros(config.qformer.vocab_size))
@@ -342,7 +344,8 @@ class BLIP2Config:
 
 class Captions(NamedTuple):
     """Texts with images: `pixel_values` has all images of the batch in reading order,
-    `ids` keeps `image_tokens` places for each, `labels` are -100 where there is no loss.
+    `ids` keeps `image_tokens` places for each, and `labels` are -100 where there is no
+    loss.
     """
 
     pixel_values: Float[Tensor, "images c H W"]

@@ -46,8 +46,8 @@ class InstructBLIPConfig(BLIP2Config):
 
     @classmethod
     def vicuna_7b(cls) -> "InstructBLIPConfig":
-        """ViT-g/14 and Vicuna 7B, whose table of words has a row more, for the token that
-        marks the places of images.
+        """ViT-g/14 and Vicuna 7B, whose table of words has a row more, for the token
+        that marks the places of images.
         """
         language = replace(DecoderConfig.llama_7b(), vocab_size=32001)
         return cls(vit_g(), QFormerConfig.bert_base(1408, 30523), language, 32000)

@@ -44,7 +44,7 @@ class BLIPConfig:
     shared: str = "all but self-attention"
     embedding: int = 256  # of the space in which images and texts are compared
     momentum: Momentum | None = None  # None: ITC compares within the batch
-    temperature: float = 0.07  # at the start
+    temperature: float = 0.07  # with momentum it is learned, and starts here
     smoothing: float = 0.1  # of the labels of the decoder
 
     def __post_init__(self) -> None:

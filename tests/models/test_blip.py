@@ -370,12 +370,28 @@ def test_answers():
     with torch.no_grad():
         longer = Questions(given.pixel_values, F.pad(given.ids, (0, 2)), F.pad(answers, (0, 1)))
         torch.testing.assert_close(model.loss(longer), loss, atol=1e-5, rtol=1e-5)
-        written = model.generate(given.pixel_values, given.ids, max_new_tokens=4)
-        assert torch.equal(model.generate(given.pixel_values, longer.ids, max_new_tokens=4), written)
         other = model.losses(asked._replace(pixel_values=given.pixel_values.flip(0)))["vqa"]
         assert (other - loss).abs() > 1e-6
         with pytest.raises(ValueError, match="this BLIP answers questions; give them as ids"):
             model.generate(given.pixel_values)
+
+
+@torch.no_grad()
+def test_answers_do_not_look_at_the_padding_of_questions(monkeypatch):
+    """At the start hardly anything would show it, so here all numbers are large, and the mask is counted too."""
+    model, given = fresh(dataclasses.replace(CONFIG, tasks=("vqa",), shared="nothing")), batch(4)
+    for parameter in model.decoder.parameters():
+        parameter.add_(0.5 * torch.randn(parameter.shape, generator=seeded()))
+    written = model.generate(given.pixel_values, given.ids, max_new_tokens=8)
+    longer = F.pad(given.ids, (0, 5))
+    assert torch.equal(model.generate(given.pixel_values, longer, max_new_tokens=8), written)
+    assert len({tuple(row) for row in written.tolist()}) > 1
+    right, masks = model.decoder.generate, []
+    monkeypatch.setattr(
+        model.decoder, "generate", lambda *a, seen_keep, **how: masks.append(seen_keep) or right(*a, seen_keep=seen_keep, **how)
+    )
+    model.generate(given.pixel_values, given.ids, max_new_tokens=1)
+    assert torch.equal(masks[0], given.ids != PAD)
 
 
 # --- parts of it

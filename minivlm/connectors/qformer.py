@@ -211,7 +211,7 @@ class QFormer(nn.Module):
 
 @torch.no_grad()
 def init_qformer(model: QFormer) -> None:
-    """BERT's start, wider where the model is narrower (as in `init_bert`). BLIP-2 itself
+    """BERT's start, wider where the model is narrower, as in `init_bert`. BLIP-2 itself
     starts from a trained BERT; only cross-attention and queries begin like this.
     """
     std = 0.02 * (768 / model.config.width) ** 0.5

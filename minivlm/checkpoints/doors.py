@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minivlm.checkpoints import clip, flamingo, folder, llama, llava, llava_original
+from minivlm.checkpoints import blip, blip2, clip, flamingo, folder, instructblip, llama, llava, llava_original, opt
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
 from minivlm.checkpoints.settings import Settings
 
 FORMATS: tuple[Format, ...] = (
     clip.FORMAT,
+    *blip.FORMATS,
+    opt.FORMAT,  # before llama's: an OPT is a Decoder too
     llama.LLAMA,
     llama.QWEN2,
     llava.FORMAT,
     *llava_original.FORMATS,
     flamingo.FORMAT,
+    instructblip.FORMAT,  # before BLIP-2's: an InstructBLIP is a BLIP2 too
+    *blip2.FORMATS,
 )
 
 
@@ -150,6 +154,11 @@ def _format_for(model: nn.Module) -> tuple[Format, nn.Module]:
     for form in FORMATS:
         if form.model.__name__ in names and form.fits(model.config):
             return form, model
+    if near := [form.architecture for form in FORMATS if form.model.__name__ in names]:
+        raise CheckpointError(
+            f"a {type(model).__name__} with this config cannot be saved in a released format; its formats,"
+            f" {', '.join(near)}, hold others: {model.config}"
+        )
     supported = ", ".join(dict.fromkeys(form.model.__name__ for form in FORMATS))
     raise CheckpointError(f"a {type(model).__name__} cannot be saved in a released format; supported: {supported}.")
 

@@ -26,6 +26,7 @@ from minivlm.checkpoints.names import Row, Same, Stacked, Table
 from minivlm.checkpoints.settings import Field, Settings, written
 from minivlm.language.decoder import Decoder, DecoderConfig
 from minivlm.language.generate import generate
+from minivlm.language.opt import OPTConfig
 
 # config.json: their name, our name, their default.
 FIELDS = (
@@ -228,7 +229,7 @@ class CausalLM(nn.Module):
         return torch.cat([input_ids, new], dim=1)
 
 
-def check_input(config: DecoderConfig, ids: Tensor | None, embeds: Tensor | None = None) -> Tensor:
+def check_input(config: DecoderConfig | OPTConfig, ids: Tensor | None, embeds: Tensor | None = None) -> Tensor:
     """The one of both that is given.
 
     Raises:

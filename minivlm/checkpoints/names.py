@@ -138,18 +138,42 @@ def _idle(beside: Tensor) -> Tensor:
     return torch.eye(len(beside), dtype=beside.dtype, device=beside.device)
 
 
-Row = Same | Stacked | Flat | Idle
+@dataclass(frozen=True)
+class Ones:
+    """One tensor here; there the same one with `ones` axes of length one before its own."""
+
+    ours: str
+    theirs: str
+    ones: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return (self.theirs,)
+
+    def join(self, theirs: Sequence[Tensor]) -> Tensor:
+        """Their tensors as our one."""
+        return theirs[0].flatten(0, self.ones)
+
+    def split(self, ours: Tensor) -> Sequence[Tensor]:
+        """Our tensor as theirs, in the order of `names`."""
+        return (ours[(None,) * self.ones],)
+
+
+Row = Same | Stacked | Flat | Idle | Ones
 
 
 @dataclass(frozen=True)
 class Table:
-    """A model's rows; what old files hold and nobody needs: buffers that count 0, 1, 2, ..., and others of known value; and
-    how the same tensors were called by other versions (how a name begins, as a pattern, and how it begins in the rows)."""
+    """A model's rows; what old files hold and nobody needs: buffers that count 0, 1, 2, ..., others of known value, and
+    tensors that are another one once more (their names, both); and how the same tensors were called by other versions (how
+    a name begins, as a pattern, and how it begins in the rows)."""
 
     rows: tuple[Row, ...]
     counters: tuple[str, ...] = ()
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     aliases: tuple[tuple[str, str], ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: "Table") -> "Table":
         """The tables of two parts as that of the whole."""
@@ -158,6 +182,7 @@ class Table:
             self.counters + other.counters,
             {**self.constants, **other.constants},
             self.aliases + other.aliases,
+            {**self.copies, **other.copies},
         )
 
     def prefixed(self, ours: str = "", theirs: str = "") -> "Table":
@@ -172,6 +197,7 @@ class Table:
             tuple(theirs + name for name in self.counters),
             {theirs + name: tensor for name, tensor in self.constants.items()},
             tuple((re.escape(theirs) + pattern, theirs + begins) for pattern, begins in self.aliases),
+            {theirs + name: theirs + original for name, original in self.copies.items()},
         )
 
     def pairs(self, ours: Iterable[str]) -> list[tuple[str, Row, tuple[str, ...]]]:
@@ -220,8 +246,11 @@ class Table:
         constants = [name for name in theirs if name in self.constants]
         for name in constants:
             _check_constant(name, theirs[name], self.constants[name], where[name])
+        copies = [name for name in theirs if name in self.copies]
+        for name in copies:
+            _check_copy(name, self.copies[name], theirs, where[name])
         missing = [name for name in shapes if name not in theirs]
-        unexpected = [name for name in theirs if name not in {*shapes, *counters, *constants}]
+        unexpected = [name for name in theirs if name not in {*shapes, *counters, *constants, *copies}]
         if missing or unexpected:
             raise CheckpointError(_difference(missing, unexpected, shapes, where))
         for name, shape in shapes.items():
@@ -274,6 +303,14 @@ def _check_constant(name: str, given: Tensor, known: Tensor, file: str) -> None:
     if given.shape != known.shape or not torch.allclose(given.float(), known, rtol=1e-2):
         raise CheckpointError(
             f"{file}: tensor {name!r} differs from what config.json says it is. The two files do not belong together."
+        )
+
+
+def _check_copy(name: str, original: str, theirs: Mapping[str, Tensor], file: str) -> None:
+    if original in theirs and not torch.equal(theirs[name], theirs[original]):
+        raise CheckpointError(
+            f"{file}: tensor {name!r} should be {original!r} once more, and differs from it. A model in which they are two is"
+            " not supported."
         )
 
 

@@ -4,21 +4,32 @@ from functools import partial
 
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import (
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    CLIPModel,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+)
 
 from minivlm import checkpoints
+from minivlm.language.bert import BertConfig
 from minivlm.language.decoder import Decoder, DecoderConfig, Texts
 from minivlm.language.generate import generate
-from minivlm.models.clip import CLIP
+from minivlm.models.blip import BLIP, BLIPConfig
+from minivlm.models.clip import CLIP, Pairs
 from minivlm.models.llava import Chats, LLaVA, LLaVAConfig
 from minivlm.vision.vit import ViTConfig
 from tests.checkpoints.helpers import clip_config
 from tests.parity import write_reference
+from tests.parity.cases import blip
 
 CLIP_FOLDER = write_reference.FOLDER / "clip"
 LLAMA_FOLDER = write_reference.FOLDER / "llama"
 LLAVA_FOLDER = write_reference.FOLDER / "llava"
-FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER)
+CAPTIONER_FOLDER = write_reference.FOLDER / "blip_captioner"
+FILTER_FOLDER = write_reference.FOLDER / "blip_filter"
+FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER, CAPTIONER_FOLDER, FILTER_FOLDER)
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
@@ -113,6 +124,53 @@ def test_our_llava_gives_the_stored_numbers_as_a_notebook_computes_them():
     assert all(len(set(row.tolist())) > 3 for row in written), "a model that repeats itself compares little"
     assert expected["logits"].std() > 0.1
     assert expected["image_features"].std() > 0.1
+
+
+def test_the_stored_blips_are_those_of_the_command_and_the_references():
+    for folder, kind, made, first, outputs in (
+        (
+            CAPTIONER_FOLDER, BlipForConditionalGeneration, write_reference.blip_captioner(), blip.DEC,
+            write_reference.blip_captioner_outputs,
+        ),
+        (
+            FILTER_FOLDER, BlipForImageTextRetrieval, write_reference.blip_filter(), blip.CLS,
+            write_reference.blip_filter_outputs,
+        ),
+    ):  # fmt: skip
+        reference, given = kind.from_pretrained(folder).eval(), write_reference.blip_inputs(first)
+        same(reference.state_dict(), made.state_dict())
+        same(load_file(folder / "expected.safetensors"), given | outputs(reference, given), 1e-5)
+
+
+def read_blip(folder) -> BLIP:
+    """As a notebook does it."""
+    sizes, state = checkpoints.read(folder)
+    vision, text = ViTConfig(**sizes.pop("vision")), BertConfig(**sizes.pop("text"))
+    model = BLIP(BLIPConfig(vision, text, **sizes))
+    model.load_state_dict(state)
+    return model
+
+
+@torch.no_grad()
+def test_our_blips_give_the_stored_numbers_as_a_notebook_computes_them():
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
+    captioner, expected = read_blip(CAPTIONER_FOLDER), load_file(CAPTIONER_FOLDER / "expected.safetensors")
+    pixels, ids = expected["pixel_values"], expected["input_ids"]
+    keep, image = captioner.keep(ids), captioner.see(pixels)
+    assert torch.equal(keep, expected["attention_mask"].bool())
+    close(image, expected["image_embeds"])
+    close(captioner.decoder.logits(captioner.decoder(ids, image, True, keep))[keep], expected["logits"][keep])
+    close(captioner.loss(Pairs(pixels, ids)), expected["loss"])
+    written = expected["generated"]
+    assert torch.equal(captioner.generate(pixels, max_new_tokens=written.shape[1]), written)
+    assert all(len(set(row.tolist())) > 2 for row in written), "a model that repeats itself compares little"
+    assert len({tuple(row) for row in written.tolist()}) > 1, "captions that are all the same compare little"
+    judge, expected = read_blip(FILTER_FOLDER), load_file(FILTER_FOLDER / "expected.safetensors")
+    pixels, ids = expected["pixel_values"], expected["input_ids"]
+    close(judge.embed_image(pixels) @ judge.embed_text(ids).T, expected["itc"])
+    close(judge.judge(judge.see(pixels), ids), expected["itm"])
+    assert expected["itc"].std() > 0.03
+    assert expected["itm"].std() > 0.1
 
 
 def test_it_is_small_and_complete():

@@ -13,10 +13,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPModel, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import (
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    CLIPModel,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+)
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import clip, decoder, llava
+from tests.parity.cases import blip, clip, decoder, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -158,12 +164,66 @@ def llava_outputs(model: LlavaForConditionalGeneration, given: dict[str, Tensor]
     }
 
 
+BLIP = {
+    **blip.SIZES,
+    "vision_config": {**blip.SIZES["vision_config"], "hidden_size": 40, "num_attention_heads": 5, "num_hidden_layers": 2},
+    "text_config": {**blip.SIZES["text_config"], "hidden_size": 32},
+}
+BLIP_NEW = 10
+
+
+def blip_captioner() -> BlipForConditionalGeneration:
+    """The random BLIP captioner that is stored."""
+    return blip.build(BlipForConditionalGeneration, BLIP, seed=14)
+
+
+def blip_filter() -> BlipForImageTextRetrieval:
+    """The random BLIP filter that is stored."""
+    return blip.build(BlipForImageTextRetrieval, BLIP, seed=14)
+
+
+def blip_inputs(first: int) -> dict[str, Tensor]:
+    """Three images and three texts, padded on the right, that begin with `first`."""
+    given = blip.inputs(first, seed=14)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["right"],
+        "attention_mask": given["right_mask"],
+    }
+
+
+@torch.no_grad()
+def blip_captioner_outputs(model: BlipForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: image tokens, scores, the loss of the texts, and captions, greedily."""
+    labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+    result = model(**given, labels=labels)
+    written = model.generate(given["pixel_values"], max_new_tokens=BLIP_NEW, do_sample=False)
+    return {
+        "image_embeds": result.image_embeds,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, 1:],
+    }
+
+
+@torch.no_grad()
+def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: cosines of images and texts that begin with [CLS], and scores of pairs with [ENC]."""
+    grounded = {**given, "input_ids": blip.begin(given["input_ids"], blip.ENC)}
+    return {
+        "itc": model(**given, use_itm_head=False).itm_score,
+        "itm": model(**grounded).itm_score,
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
         ("clip", clip_model(), clip_inputs(), clip_outputs),
         ("llama", llama_model(), llama_inputs(), llama_outputs),
         ("llava", llava_model(), llava_inputs(), llava_outputs),
+        ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
+        ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

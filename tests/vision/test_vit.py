@@ -42,6 +42,29 @@ def test_config_refuses_what_does_not_fit(change, words):
         dataclasses.replace(CONFIG, **change)
 
 
+@torch.no_grad()
+def test_without_clips_changes_by_hand():
+    """A ViT as ImageNet's are: no norm before the blocks, GELU, patches with a bias."""
+    torch.manual_seed(0)
+    plain = {"norm_before": False, "activation": "gelu", "patch_bias": True}
+    tower, images = VisionTransformer(dataclasses.replace(CONFIG, **plain)).eval(), torch.rand(2, 3, 20, 20)
+    patches = patchify(images, 4) @ tower.patch_embedding.weight.T + tower.patch_embedding.bias
+    assert tower.patch_embedding.bias.any()
+    x = torch.cat([tower.class_token.expand(2, 1, -1), patches], dim=1) + tower.positions
+    for block in tower.blocks:
+        x = x + block.attention(block.norm_1(x))
+        wide, _, narrow = block.mlp
+        x = x + narrow(torch.nn.functional.gelu(wide(block.norm_2(x))))
+    torch.testing.assert_close(tower(images), x, atol=1e-5, rtol=1e-5)
+    assert not any("norm_before" in name for name in tower.state_dict())
+
+
+def test_clips_changes_are_what_a_config_has_unless_it_says_otherwise():
+    assert (CONFIG.norm_before, CONFIG.activation, CONFIG.patch_bias) == (True, "quick_gelu", False)
+    with pytest.raises(ValueError, match="activation is 'relu'; it must be 'quick_gelu' or 'gelu'"):
+        dataclasses.replace(CONFIG, activation="relu")
+
+
 def test_config_grid():
     assert CONFIG.grid == 5
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from minivlm.world.robot_questions import LONGEST
 from minivlm.world.robot_words import action_text, goal_text, names, parse_action
 
 #: How often what the gripper carries slips out and falls onto the table.
-SLIP = 0.2
+SLIP = 0.3
 
 #: Actions that are tried for one goal.
 TRIES = 8
@@ -65,8 +66,8 @@ def draw_jobs(
     Raises:
         ValueError: fewer jobs than one, or unknown forms.
     """
-    if n < 1 or not forms or set(forms) - set(FORMS):
-        raise ValueError(f"draw at least one job, of forms out of {FORMS}; got n={n}, forms={list(forms)}.")
+    if n < 1 or not forms or isinstance(forms, str) or set(forms) - set(FORMS):
+        raise ValueError(f"draw at least one job, of forms out of {FORMS}; got n={n}, forms={forms!r}.")
     stacks, wanted = [tuple(p) for p in stacks], None if onto is None else {tuple(p) for p in onto}
     lengths = [1 + i % LONGEST for i in range(n)]
     found: list[tuple[Tables, Goal, int]] = []
@@ -75,10 +76,10 @@ def draw_jobs(
         for i, columns in enumerate(drawn.columns()):
             if len(found) == n:
                 break
-            far, colours = lengths[len(found)], drawn.colour[i].tolist()
+            far, colours, many = lengths[len(found)], drawn.colour[i].tolist(), sum(map(len, columns))
             fitting = {
-                form: [g for g in goals(len(sum(columns, ())), form) if distances(len(sum(columns, ())), g).get(columns) == far
-                       and _allowed(g, colours, stacks, wanted)]
+                form: [g for g in goals(many, form) if distances(many, g).get(columns) == far and
+                       _allowed(g, colours, stacks, wanted)]
                 for form in forms
             }  # fmt: skip
             if some := [form for form in forms if fitting[form]]:
@@ -103,8 +104,13 @@ def work(
     With the probability `slip` a block falls out of the gripper, to a free place of the table, or stays where it was.
 
     Returns:
-        whether each job's goal holds at its end, and the tables after each round.
+        whether each job's goal holds at its end, and all tables before the first round and after each.
+
+    Raises:
+        ValueError: `slip` is no probability, `tries` below 1, or a planner that does not say as much as it was asked.
     """
+    if not 0 <= slip <= 1 or tries < 1:
+        raise ValueError(f"slip is a probability, tries at least 1; got {slip}, {tries}.")
     tables, open_, history = jobs.tables, list(range(len(jobs))), [jobs.tables]
     # Drawn for all beforehand: so two planners have the same luck.
     luck, where = rng.random((tries, len(jobs))), rng.random((tries, len(jobs)))
@@ -154,13 +160,12 @@ def randomly(rng: np.random.Generator) -> Planner:
 
 
 def blindly() -> Planner:
-    """The goal, said as actions, over and over: the best that can be done without looking. From the table upwards."""
-    said = [0]
+    """For one `work`: the goal's own words as actions, from the table upwards, over and over. Much can be done without looking."""
+    rounds = count()
 
     def planner(tables: Tables, jobs: Jobs, which: Sequence[int]) -> list[str]:
-        said[0] += 1
-        goals = [jobs.goals[i] for i in which]
-        facts = [goal[::-1][(said[0] - 1) % len(goal)] for goal in goals]
+        now = next(rounds)
+        facts = [goal[::-1][now % len(goal)] for goal in (jobs.goals[i] for i in which)]
         return [action_text(fact, jobs.called[i]) for fact, i in zip(facts, which, strict=True)]
 
     return planner

@@ -12,6 +12,7 @@ reading order: a tensor, or a list with a tensor for each), `ids`, `labels` and 
 
 from minivlm.evaluation.probes.embedding import alone, distinct, order, unit_length
 from minivlm.evaluation.probes.learning import answers_only, changed, snapshot, unchanged
+from minivlm.evaluation.probes.observing import OneSense, one_sense, only_places, through, words_alone
 from minivlm.evaluation.probes.reading import (
     causality,
     every_image,
@@ -29,6 +30,7 @@ from minivlm.evaluation.probes.writing import cache, teacher_forcing
 __all__ = [
     "EMBEDDING",
     "SPEAKING",
+    "OneSense",
     "Probe",
     "Sight",
     "alone",
@@ -42,6 +44,8 @@ __all__ = [
     "left_padding",
     "meant_for",
     "no_blind_cheating",
+    "one_sense",
+    "only_places",
     "order",
     "packed",
     "padding",
@@ -50,6 +54,8 @@ __all__ = [
     "snapshot",
     "storing",
     "teacher_forcing",
+    "through",
     "unchanged",
     "unit_length",
+    "words_alone",
 ]

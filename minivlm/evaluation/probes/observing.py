@@ -3,7 +3,7 @@
 The probes of models that see can be asked of one sense at a time: `run(through(model, "state"), one_sense(batch, "state"))`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from minivlm.evaluation.modes import quiet
 from minivlm.evaluation.probes.compare import identical
+from minivlm.models.palm_e import Experience
 
 
 def only_places(model: nn.Module, batch: Any) -> int:
@@ -94,8 +95,7 @@ class OneSense(nn.Module):
         return self.model.generate(ids, self._given(pixel_values), keep, **how)
 
     def loss(self, batch: Seen) -> Tensor:
-        sentences = self.model.batch(self._given(batch.pixel_values) or {}, batch.ids, batch.labels)
-        return self.model.loss(sentences)
+        return self.model.loss(Experience(self._given(batch.pixel_values) or {}, batch.ids, batch.labels))
 
 
 def through(model: nn.Module, sense: str) -> OneSense:
@@ -106,7 +106,11 @@ def through(model: nn.Module, sense: str) -> OneSense:
     """
     if sense not in model.config.senses:
         raise ValueError(f"{type(model).__name__} has no sense {sense!r}; it has {list(model.config.senses)}.")
-    return OneSense(View(type(model), model.config, sense), model)
+    config = replace(model.config, senses={sense: model.config.senses[sense]})  # another's place is a word, then
+    with torch.device("meta"):
+        one = type(model)(config)
+    one.encoders[sense], one.language = model.encoders[sense], model.language
+    return OneSense(View(type(model), config, sense), one)
 
 
 def one_sense(batch: Any, sense: str) -> Seen:

@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minivlm.connectors.projector import Projector
 from minivlm.vision.vit import ViTConfig, VisionTransformer
 
 
@@ -22,7 +21,9 @@ class VectorEncoder(nn.Module):
     def __init__(self, seen: int, width: int, tokens: int = 1) -> None:
         super().__init__()
         self.seen, self.tokens = seen, tokens
-        self.mlp = Projector(seen, tokens * width, layers=2)
+        self.mlp = nn.Sequential(
+            nn.Linear(seen, width), nn.GELU(), nn.Linear(width, tokens * width)
+        )
 
     def forward(self, vectors: Float[Tensor, "n k s"]) -> Float[Tensor, "n q d"]:
         return rearrange(self.mlp(vectors), "n k (m d) -> n (k m) d", m=self.tokens)
@@ -34,7 +35,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, vision: ViTConfig, width: int) -> None:
         super().__init__()
         self.vision = VisionTransformer(vision)
-        self.project = Projector(vision.width, width)
+        self.project = nn.Linear(vision.width, width)
 
     def forward(
         self, pixel_values: Float[Tensor, "n c H W"]
@@ -50,7 +51,7 @@ class ObjectEncoder(nn.Module):
     def __init__(self, vision: ViTConfig, width: int, tokens: int = 1) -> None:
         super().__init__()
         self.vision, self.tokens = VisionTransformer(vision), tokens
-        self.project = Projector(vision.width, tokens * width)
+        self.project = nn.Linear(vision.width, tokens * width)
 
     def forward(self, masked: Float[Tensor, "n c H W"]) -> Float[Tensor, "n q d"]:
         image, mask = masked[:, :-1], masked[:, -1:]

@@ -22,12 +22,14 @@ def only_places(model: nn.Module, batch: Any) -> int:
     Raises:
         AssertionError: something else stands somewhere.
     """
+    places_of = {name: batch.ids == model.config.senses[name].place_id for name in batch.observations}
+    for name, places in places_of.items():
+        assert places.any(), f"the texts keep no places for {name!r}, and the batch has such observations."
     with quiet(model):
         stands, words = model.embed(batch.ids, batch.observations), model.language.embed(batch.ids)
         elsewhere = torch.ones_like(batch.ids, dtype=torch.bool)
         for name, values in batch.observations.items():
-            places = batch.ids == model.config.senses[name].place_id
-            assert places.any(), f"the texts keep no places for {name!r}, and the batch has such observations."
+            places = places_of[name]
             text = f"what stands at the places of {name!r} is not what observe gives"
             identical(stands[places], model.observe(name, values).flatten(0, 1), text)
             elsewhere &= ~places

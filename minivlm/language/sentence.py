@@ -43,7 +43,7 @@ class Sentences:
         for kind, many in self.tokens.items():
             self.place_id(kind)
             if many < 1:
-                raise ValueError(f"{kind!r} takes {many} places; it must be at least 1.")
+                raise ValueError(f"{kind!r} takes {many} places; at least 1 is needed.")
         if self.context < 1:
             raise ValueError(f"context is {self.context}; it must be at least 1.")
 
@@ -75,7 +75,7 @@ class Sentences:
         if not "".join([said, *words]).strip():
             raise ValueError(f"a sentence has no words: {text!r}; write some.")
         if unused := [name for name in observed if name not in names]:
-            raise ValueError(f"{text[:60]!r} does not name {unused[0]}, which is given.")
+            raise ValueError(f"{text[:60]!r} has no {unused[0]}, which is given.")
         ids, found = [self.tokenizer.bos], []
         ids += self.tokenizer.encode(said, specials=False, after=ids)
         for name, said in zip(names, words, strict=True):

@@ -66,7 +66,8 @@ class PaLMEConfig:
     senses: Mapping[str, Sense]
 
     def __post_init__(self) -> None:
-        ids, words = [s.place_id for s in self.senses.values()], self.language.vocab_size
+        ids = [sense.place_id for sense in self.senses.values()]
+        words = self.language.vocab_size
         if len(set(ids)) < len(ids) or not all(0 <= i < words for i in ids):
             raise ValueError(
                 f"place_ids are {ids}; each sense has one of its own, from 0 to"

@@ -81,7 +81,7 @@ def test_prompts_end_where_the_answer_begins():
         (Sentence("what", {}, "put <obj_1>"), "Observations are read, never written"),
         (Sentence("<audio>what", {"<audio>": a}), r"names <audio>; kinds are \['img', 'obj', 'state'\]"),
         (Sentence("<img_2>what", {}), r"names <img_2>; kinds are .*, and observations are given of \[\]"),
-        (Sentence("<img>what", {"<img>": a, "<state>": a}), "does not name <state>, which is given"),
+        (Sentence("<img>what", {"<img>": a, "<state>": a}), "has no <state>, which is given"),
         (Sentence("what " * 45, {}), "the context holds 40"),
         (Sentence("<img> " * 20 + "what", {"<img>": a}), "its observations' places among them; the context holds 40"),
     ],

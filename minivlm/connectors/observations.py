@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minivlm.vision.vit import ViTConfig, VisionTransformer
+from minivlm.vision.vit import VisionTransformer, ViTConfig
 
 
 class VectorEncoder(nn.Module):

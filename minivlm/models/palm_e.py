@@ -1,8 +1,8 @@
-"""PaLM-E (Driess et al. 2023, arXiv 2303.03378): whatever can be turned into vectors can
+"""PaLM-E (Driess et al. 2023, arXiv 2303.03378): what can be turned into vectors can
 stand in a sentence where a word could.
 
 - an encoder for each kind of observation turns one into vectors as wide as a word
-- they take the places that were kept for them, anywhere in the text; nothing else changes
+- they take the places kept for them, anywhere in the text; nothing else changes
 - the language model reads on, and learns from what it should say alone
 - all of it learns; or only the encoders, with the language model frozen
 """

@@ -11,10 +11,9 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from minivlm.world.planner import FORMS, Goal, distances, goals, holds
-from minivlm.world.robot import PLACES, SEEN_STACKS, Tables, draw_tables, find
+from minivlm.world.robot import PLACES, SEEN_STACKS, Tables, draw_tables
 from minivlm.world.robot_moves import Placement, fault, moves, step
 from minivlm.world.robot_questions import LONGEST
 from minivlm.world.robot_words import action_text, goal_text, names, parse_action
@@ -160,7 +159,7 @@ def randomly(rng: np.random.Generator) -> Planner:
 
 
 def blindly() -> Planner:
-    """For one `work`: the goal's own words as actions, from the table upwards, over and over. Much can be done without looking."""
+    """For one `work`: the goal's own words as actions, from the table upwards, over and over; no look at the table."""
     rounds = count()
 
     def planner(tables: Tables, jobs: Jobs, which: Sequence[int]) -> list[str]:

@@ -20,7 +20,8 @@ REFERENCES: dict[str, Reference | str] = {
     "blip": Reference("BlipForConditionalGeneration"),
     "flamingo": Reference("IdeficsForVisionText2Text"),
     "blip2": Reference("Blip2ForConditionalGeneration"),
-    "palm_e": Reference("CohereForCausalLM", "the language model: PaLM's block"),
+    "palm_e": "no code was released; its language model is the course's decoder, compared on its own (PARTS), and what is new"
+    " is held to exact invariants (tests/models/test_palm_e.py)",
     "llava": Reference("LlavaForConditionalGeneration"),
     "instructblip": Reference("InstructBlipForConditionalGeneration"),
     "qwen_vl": Reference("Qwen2ForCausalLM", "the language model"),

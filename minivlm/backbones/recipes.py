@@ -6,7 +6,7 @@ from minivlm.backbones.vision import VisionRecipe
 #: Name -> recipe. The name ends in its size; its version is part of its folder's name.
 RECIPES: dict[str, LanguageRecipe | VisionRecipe] = {
     "language-cpu": LanguageRecipe(
-        width=128, layers=4, heads=4, hidden=320, steps=8000, batch=64, lr=2e-3, warmup=200
+        width=128, layers=4, heads=4, hidden=320, steps=10000, batch=64, lr=2e-3, warmup=200
     ),
     "language-gpu": LanguageRecipe(
         width=384, layers=8, heads=6, hidden=1024, steps=20000, batch=256, lr=1e-3, warmup=500, context=512

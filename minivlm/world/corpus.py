@@ -11,7 +11,7 @@ import numpy as np
 from minivlm.world import documents, numbers, strings
 from minivlm.world.boxes import CONVENTIONS, boxes, write
 from minivlm.world.compare import compare
-from minivlm.world.corpus_chats import balanced, crowded, instruct, pointed, sound
+from minivlm.world.corpus_chats import balanced, crowded, hard, instruct, pointed, sound
 from minivlm.world.document_questions import DocumentQuestions
 from minivlm.world.episodes import BY, draw_episodes
 from minivlm.world.grammar import FRAMES, STYLES, Captions, full
@@ -118,21 +118,22 @@ def _robot(rng: np.random.Generator, n: int) -> list[Reading]:
 
 #: Kind of text -> its maker, and its share of all texts.
 KINDS: dict[str, tuple[Callable[[np.random.Generator, int], list[Reading]], float]] = {
-    "scene": (_scene, 0.34),
-    "balanced": (balanced, 0.16),
+    "scene": (_scene, 0.33),
+    "hard": (hard, 0.14),
+    "balanced": (balanced, 0.10),
     "instruct": (instruct, 0.10),
-    "name": (_name, 0.11),
+    "name": (_name, 0.09),
     "reason": (_reason, 0.04),
-    "caption": (_caption, 0.03),
-    "crowded": (crowded, 0.03),
+    "caption": (_caption, 0.02),
+    "crowded": (crowded, 0.02),
     "video": (_video, 0.03),
-    "robot": (_robot, 0.05),
+    "robot": (_robot, 0.04),
     "compare": (_compare, 0.03),
     "box": (_box, 0.02),
     "refer": (pointed, 0.01),
-    "string": (_string, 0.02),
-    "number": (_number, 0.01),
-    "document": (_document, 0.015),
+    "string": (_string, 0.01),
+    "number": (_number, 0.005),
+    "document": (_document, 0.01),
     "sound": (sound, 0.005),
 }
 

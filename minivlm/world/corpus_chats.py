@@ -6,7 +6,7 @@ from minivlm.world import asking
 from minivlm.world.boxes import CONVENTIONS, boxes, write
 from minivlm.world.grammar import full
 from minivlm.world.instruct import Instructions
-from minivlm.world.questions import names
+from minivlm.world.questions import Questions, names
 from minivlm.world.reading import Reading, any_scenes, single
 from minivlm.world.refer import refer
 from minivlm.world.scenes import things
@@ -16,7 +16,8 @@ from minivlm.world.splits import all_pairs
 
 WORDS = ("user", "assistant", "answer", "with", "one", "word", "give", "box")
 
-#: Kinds of questions about scenes with many things.
+#: Kinds of questions that are learned last, as often as they are to be asked; kinds about scenes with many things.
+HARD = ("relation", "relation", "relation", "beside", "at", "size")
 CROWDED = ("colour", "shape", "count", "count of", "existence", "place", "at", "relation")
 
 
@@ -51,6 +52,16 @@ def balanced(rng: np.random.Generator, n: int) -> list[Reading]:
             text = Reading(text.kind, f"user: {text.told}", ((f"{question} assistant:", answer),))
         spoken.append(text)
     return spoken
+
+
+def hard(rng: np.random.Generator, n: int) -> list[Reading]:
+    """Many questions of the kinds that are learned last, about two or three things."""
+    ask, read = Questions(rng, HARD, all_pairs()), []
+    while len(read) < n:
+        for these in things(any_scenes(rng, n - len(read), (2, 3))):
+            if asked := ask(these, 8):
+                read.append(Reading("hard", asked[0].told, tuple(dict.fromkeys((q.question, q.answer) for q in asked))))
+    return read
 
 
 def crowded(rng: np.random.Generator, n: int) -> list[Reading]:

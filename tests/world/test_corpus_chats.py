@@ -12,7 +12,8 @@ def test_conversations_are_written_as_a_chat_writes_them():
     for text in read("corpus", 0, 0, 200, kinds=["instruct"]):
         assert text.told.startswith("user: ")
         (first, _), *later = text.turns
-        assert first.endswith(" assistant:") and "user:" not in first
+        assert first.endswith(" assistant:")
+        assert "user:" not in first
         assert all(question.startswith("<eos>user: ") and question.endswith(" assistant:") for question, _ in later)
         assert not any(answer.endswith(".") for _, answer in text.turns), "a text puts the full stop after an answer itself"
         if "answer with one word" in first:
@@ -36,7 +37,8 @@ def test_hard_questions_are_of_hard_kinds_and_their_answers_follow():
 def test_crowds_have_four_to_seven_things():
     texts = read("corpus", 0, 0, 60, kinds=["crowded"])
     many = {len(readers.heard(text.told)) for text in texts}
-    assert many <= set(range(4, 8)) and len(many) > 2
+    assert many <= set(range(4, 8))
+    assert len(many) > 2
     assert {text.kind for text in texts} <= set(CROWDED)
 
 

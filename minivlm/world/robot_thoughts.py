@@ -1,60 +1,56 @@
-"""What matters of a table for a goal, in words: a chain of thought before an action.
+"""What of a table matters for a goal, in words: a chain of thought before an action.
 
-The words are those in which tables are told (`robot_words.tell`), but only what the goal's blocks and place have to do with.
+It says what is under the goal's blocks and what is on them, in other words than goals and tables are told in: a language model
+that has read many of those would copy the goal's own sentence instead of looking.
 """
 
 from collections.abc import Sequence
 
 from minivlm.world.planner import Goal
 from minivlm.world.robot import Columns, find
-from minivlm.world.robot_moves import Placement
 from minivlm.world.robot_questions import Question
-from minivlm.world.robot_words import action_text, goal_text, parse_goal
+from minivlm.world.robot_words import parse_goal
 
 
 def thought(columns: Columns, goal: Goal, called: Sequence[str], above: bool = True) -> str:
-    """Where each of the goal's blocks stands and (`above`) what stands on it, and on what it is to stand on.
+    """What is under each of the goal's blocks and (`above`) on it, up to the top of its stack; so, too, on that which it is to
+    stand on.
 
-    `the red block is on the table at place 2. nothing is on the red block. the blue block is on the green block`
+    `under the red block is the table. on the red block is nothing. on the blue block is the green block. on the green ...`
+
+    Args:
+        columns, goal, called: as in `robot_words` and `planner`.
+        above: without, only whether the goal is reached can be said.
     """
     said: list[str] = []
 
-    def where(block: int) -> None:
+    def under(block: int, at: bool = False) -> None:
         place, level = find(columns, block)
-        below = Placement(block, columns[place][level - 1]) if level else Placement(block, None, place)
-        said.append(_is(below, called))
+        table = f"the table at place {place + 1}" if at else "the table"
+        said.append(f"under {called[block]} is {called[columns[place][level - 1]] if level else table}")
 
-    def what_is_on(block: int) -> None:
+    def on(block: int) -> None:
         place, level = find(columns, block)
         upper = columns[place][level:]
-        if len(upper) == 1:
-            said.append(f"nothing is on {called[block]}")
-        for low, up in zip(upper, upper[1:], strict=False):
-            said.append(_is(Placement(up, low), called))
+        for low, up in zip(upper, (*upper[1:], None), strict=True):
+            said.append(f"on {called[low]} is {'nothing' if up is None else called[up]}")
 
-    if len(goal) > 1 and all(fact.on is None for fact in goal):  # all blocks on the table
-        raised = [Placement(up, low) for c in columns for low, up in zip(c, c[1:], strict=False)]
-        return ". ".join(_is(one, called) for one in raised) or goal_text(goal, called)
-    for block, on, place in goal:
-        where(block)
+    for block, target, place in goal:
+        under(block, at=place is not None)
         if above:
-            what_is_on(block)
-            if on is not None:
-                what_is_on(on)
-            elif place is not None and not columns[place]:
-                said.append(f"nothing is on the table at place {place + 1}")
-            elif place is not None and block not in columns[place]:
-                where(columns[place][0])
-                what_is_on(columns[place][0])
+            on(block)
+            if target is not None:
+                on(target)
+            elif place is not None:
+                bottom = columns[place][:1]
+                said.append(f"at place {place + 1} is {called[bottom[0]] if bottom else 'nothing'}")
+                for first in bottom:
+                    on(first)
     return ". ".join(dict.fromkeys(said))
 
 
-def _is(placement: Placement, called: Sequence[str]) -> str:
-    return action_text(placement, called).removeprefix("put ").replace(" on ", " is on ", 1)
-
-
 def thoughtful(question: Question, columns: Columns, called: Sequence[str]) -> str:
-    """The answer to a question, behind the thought if it is about a goal: `... . put the red block on the blue block`."""
+    """The answer to a question; if it is about a goal, behind the thought: `... . put the red block on the blue block`."""
     if question.kind not in ("next", "done", "plan"):
         return question.answer
     goal = parse_goal(question.question.removeprefix("the goal is: ").split(". ")[0], called)

@@ -221,8 +221,8 @@ def untrained() -> PaLME:
     torch.manual_seed(lesson.seed)
     model = PaLME(config)
     model.language.load_state_dict(read)
-    pretrained = {k.removeprefix("vision."): v for k, v in seen.items() if "vision." in k}
-    model.encoders["img"].vision.load_state_dict(pretrained)
+    sees = {k.removeprefix("vision."): v for k, v in seen.items() if "vision." in k}
+    model.encoders["img"].vision.load_state_dict(sees)
     return model.to(lesson.device)
 
 
@@ -399,7 +399,8 @@ def say(model: PaLME, sentences: Sequence[Sentence], part: int = 120) -> list[st
     for i in range(0, len(sentences), part):
         ids, keep, given = door.prompts(sentences[i : i + part])
         given = {kind: value.to(lesson.device) for kind, value in given.items()}
-        new = model.generate(ids.to(lesson.device), given, keep.to(lesson.device), **how)
+        ids, keep = ids.to(lesson.device), keep.to(lesson.device)
+        new = model.generate(ids, given, keep, **how)
         said += [tokenizer.decode(row, skip_specials=True).strip() for row in new]
     return said
 
@@ -428,17 +429,23 @@ def unseen(name: str, kinds: Sequence[str], n: int):
 # %% [markdown]
 # ### At work
 #
-# Then the model gets a robot. It sees the table and a goal, and says one action, which the simulator carries out; three times in
-# ten the block **slips** out of the gripper and falls somewhere else. The model looks again. It ends with "done", or
-# after eight actions. Whether it succeeded is not read off its words: the simulator says whether the goal holds of the
-# **final table**. Two planners draw the levels. One is *random*: any possible action. The other is *blind*: it says
-# the goal's own words as actions, over and over; a goal that is one action away is its own plan.
+# Then the model gets a robot. It senses the table, and says one action for its goal, which the simulator carries out; but now and
+# then the block **slips** out of the gripper and falls onto the table somewhere. The model looks again, and so on until it says
+# "done", or has used up its tries. Whether it succeeded is not read off its words: the simulator says whether the goal holds of
+# the **final table**. Two planners give the levels. One is *random*: any possible action. The other is *blind*: it says the
+# goal's own words as actions, over and over; a goal that is one action away is its own plan.
 
 # %%
-import numpy as np
-
 from minivlm.world.robot import HELD_OUT_STACKS
-from minivlm.world.robot_loop import Jobs, blindly, draw_jobs, randomly, work
+from minivlm.world.robot_loop import (
+    SLIP,
+    TRIES,
+    Jobs,
+    blindly,
+    draw_jobs,
+    randomly,
+    work,
+)
 
 
 def planner(model: PaLME, sense: str, spoken: bool = False, other: bool = False):
@@ -472,6 +479,7 @@ def success(planner, jobs: Jobs = jobs) -> list[bool]:
     return work(jobs, planner, world.generator("luck"))[0]
 
 
+print(f"{SLIP:.0%} of what is carried slips; tries: {TRIES}")
 at_random = success(randomly(world.generator("random")))
 blind = success(blindly())
 for name, ok in (("random", at_random), ("blind", blind)):
@@ -529,7 +537,7 @@ plt.show()
 #
 # One goal that takes three actions, seen by the camera; under each table stands what the model said when it saw it.
 
-# %% alt="A row of tables, from the first to the last, each with what the model did when it saw it."
+# %% tags=["nbval-ignore-output"] alt="A row of tables, from the first to the last, each with what the model did when it saw it."
 three = [i for i, far in enumerate(jobs.far) if far == 3]
 hard = Jobs(
     jobs.tables[three],
@@ -569,7 +577,7 @@ if failed:
     ends = {i: [now[i] for now in diary if i in now][-1] for i in failed}
     titles = [f"{hard.texts()[i]}? {ends[i]}" for i in failed]
     pictures = render_tables(films[-1][failed], 96)
-    plots.show_images(pictures, titles, columns=4, size=2.2, right=[False] * len(failed))
+    plots.show_images(pictures, titles, 4, size=2.2, right=[False] * len(failed))
     plt.show()
 
 # %% [markdown]

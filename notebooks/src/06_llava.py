@@ -15,7 +15,7 @@
 # - tell a model that looks from a model that guesses well.
 #
 # **You need** [00b · A language model](00b_language_model.ipynb) and [01 · CLIP](01_clip.ipynb): their finished models come in
-# here. Training takes about two minutes on one core; plan an hour for the rest.
+# here. Training takes about three minutes on one core; plan an hour for the rest.
 
 # %%
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minivlm import backbones, plots, world
+from minivlm.connectors.splice import splice
 from minivlm.course.exercises import check
 from minivlm.course.lesson import Lesson
 from minivlm.language.decoder import Decoder, DecoderConfig
@@ -39,7 +40,7 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("06_llava")
 run = lesson.choose(
-    cpu=dict(stage_1=200, stage_2=220, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
+    cpu=dict(stage_1=200, stage_2=340, batch=24, lr_1=1e-2, lr_2=2e-3, test=300),
     gpu=dict(stage_1=1000, stage_2=6000, batch=128, lr_1=5e-3, lr_2=1e-3, test=600),
     smoke=dict(stage_1=2, stage_2=2, batch=8, test=24),
 )  # fmt: skip
@@ -128,9 +129,8 @@ for layers in (1, 2):
 # ### Among the words
 #
 # The text keeps a place for each patch, marked with the id of `<image>`. First all ids become vectors; the placeholders' own
-# vectors are then overwritten. So a picture can stand anywhere, and several can.
-
-# %% include="minivlm.connectors.splice:splice"
+# vectors are then overwritten. So a picture can stand anywhere, and several can. It is the `splice` of
+# [05 · PaLM-E](05_palm_e.ipynb), which came before; what is new is only that all of it is pictures.
 
 # %%
 words = torch.zeros(1, 7, 2)
@@ -343,7 +343,7 @@ from minivlm.world.asking import ask
 from minivlm.world.grammar import full
 
 KINDS = ("colour", "shape", "count", "existence", "relation", "place")
-TAUGHT = (*KINDS, "relation", "place")  # the hardest are asked about twice as often
+TAUGHT = (*KINDS, "relation")  # the hardest is asked about twice as often
 
 
 def describe(rng):
@@ -449,8 +449,8 @@ plots.heatmap(rows, ["frozen words", "chance"], KINDS, title, limits=(0, 1))
 plt.show()
 
 # %% [markdown]
-# Colours and shapes have come through: a matrix was enough to say *this patch is like the word red*. Places and relations
-# have not; they are in no single patch.
+# Of colours and shapes much has come through: a matrix was enough to say *this patch is like the word red*. Of places and
+# relations next to nothing has; they are in no single patch.
 #
 # ### Stage 2: learn to converse
 #
@@ -485,7 +485,8 @@ plots.curves(lines, "right, by kind", chance=chance, xlabel="step of stage 2", a
 plt.show()
 
 # %% [markdown]
-# (The dotted line is chance in the mean over kinds.) Counting and colours come first; where things are, and how they stand to each other, comes last: no patch knows it alone.
+# (The dotted line is chance in the mean over kinds.) Where things are, and how they stand to each other, comes last: no patch
+# knows it alone.
 #
 # ## Look
 #
@@ -699,15 +700,16 @@ print(lesson.verdict())
 # **What it says.** The first stage is worth its compute here too: the same operations, spent on more of stage 2, buy less. The
 # controls say what the success is owed to. With a language model that never read anything, the same two stages come not far
 # above the blind level in this time: most of what LLaVA can do, its language model could do before, from text. With an eye
-# that never saw anything it is better off than that: even random patches tell a red one from a blue one.
+# that never saw anything it is better off than that: what a random layer makes of a patch still depends on the patch, and the
+# matrix and the language model learn to read it.
 #
 # **Captions only** ends at zero, and that is a matter of form as well: whatever one asks, it describes the picture, which may
 # contain the answer and is not it. That is the paper's point about instruction data, in its crudest shape. What does *not*
 # show here is that more kinds of dialogues help: at the same number of steps, long descriptions and reasoning take the
 # place of short questions, and short questions are what is measured.
 #
-# **What two minutes do not buy**: relations stay near a coin toss, and places are half right. Both need what no single patch
-# holds. With more steps they come, slowly; try `run.stage_2`.
+# **What this little training does not buy**: look at the columns of relations and of places above. Both need what no single
+# patch holds. Does more of stage 2 help? `run.stage_2` is yours to change.
 #
 # ## Paper and toy
 #

@@ -258,8 +258,8 @@ class MED(nn.Module):
                 `language.generate`.
 
         Raises:
-            ValueError: no questions, captions that begin with padding in them, or a BLIP
-                that was not made to write.
+            ValueError: no questions, captions that begin with padding in them, or this
+                BLIP was not made to write.
         """
         self._need("lm", "vqa")
         seen, seen_keep, c = self.see(pixel_values), None, self.config

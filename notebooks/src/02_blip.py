@@ -1,0 +1,1198 @@
+# %% [markdown] header="blip"
+
+# %% [markdown]
+# CLIP and its followers learned from what the web says about its pictures, and the web lies: captions of another picture,
+# captions that get one thing wrong, captions that say *best price today*. One can drown the lies in more data. BLIP asked
+# whether **the model could clean its own captions**: write a second one for every picture, judge both, throw out what is
+# wrong, and start again on what is left. For that one model must compare, judge *and* write. The paper's answer to that
+# became a building kit: BLIP-2 and InstructBLIP are made of its parts.
+#
+# **You will be able to**
+# - build a text transformer that reads, reads in sight of an image, and writes, with hardly a weight more than one of them;
+# - say what a slow copy, a queue and soft labels do for contrast, and work one step of it by hand;
+# - sample hard negatives, and notice when a matching loss has learned nothing;
+# - bootstrap: turn one noisy model into a captioner and a filter, clean a data set with them, and measure what was gained;
+# - measure a filter by its precision and its recall.
+#
+# **You need** [00b · A language model](00b_language_model.ipynb) for how text is written and
+# [01 · CLIP](01_clip.ipynb) for attention, the vision transformer and contrast. Training takes about five minutes on one
+# core; plan an hour and a half for the rest.
+
+# %%
+import copy
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from minivlm import plots, world
+from minivlm.course.exercises import check
+from minivlm.course.lesson import Lesson
+from minivlm.language.generate import next_token
+from minivlm.language.tokenizer import Tokenizer
+from minivlm.models.clip import Pairs, contrastive_loss
+from minivlm.nn.attention import causal_mask
+from minivlm.nn.grouped_query import KVCache
+from minivlm.nn.transformer import MLP
+from minivlm.vision.processor import normalize
+from minivlm.vision.vit import VisionTransformer, ViTConfig
+
+plots.use_style()
+lesson = Lesson("02_blip")
+run = lesson.choose(
+    cpu=dict(width=64, layers=2, batch=48, lr=2e-3, steps=1200, queue=256,
+             human=400, web=4000, noise=0.7, tuning=200, tuning_lr=1e-3,
+             control_steps=100, test=300),
+    gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=2048,
+             human=1000, web=20000, tuning=800, tuning_lr=5e-4,
+             control_steps=500, test=600),
+    smoke=dict(batch=16, steps=3, human=40, web=120, tuning=2, control_steps=2,
+               queue=32, test=40),
+)  # fmt: skip
+print(lesson)
+
+# %% [markdown]
+# ## The idea in one picture
+#
+# A little data comes from people and is right; most comes from the web and is often wrong. A first model learns from all of
+# it. Made into a **captioner** and a **filter** by a short training on the human pairs, it writes a new text for every web
+# picture and judges both texts. What the filter keeps, with the human pairs, is the **new set**: a new model starts from
+# nothing on it. The paper calls this CapFilt (section 3.3).
+
+# %% alt="Diagram: human and web pairs train a first BLIP; fine-tuned on human pairs it becomes a captioner, which writes a text for each web picture, and a filter, which judges the web's text and the written one; what is kept trains a new BLIP from scratch."
+ax = plots.diagram(9, 4.1)
+human_box = plots.box(ax, 0.1, 2.9, 1.5, 0.7, "human\npairs", "image")
+web_box = plots.box(ax, 0.1, 0.5, 1.5, 0.7, "web\npairs", "image")
+first = plots.box(ax, 2.0, 1.7, 1.2, 0.7, "first\nBLIP", "connector")
+captioner_box = plots.box(ax, 3.7, 2.6, 1.5, 0.7, "captioner", "text")
+filter_box = plots.box(ax, 3.7, 0.8, 1.5, 0.7, "filter", "loss")
+new_set = plots.box(ax, 5.9, 1.7, 1.4, 0.7, "new set", "image")
+second = plots.box(ax, 7.7, 1.7, 1.2, 0.7, "new\nBLIP", "connector")
+for given in (human_box, web_box):
+    plots.arrow(ax, given, first)
+plots.arrow(ax, first, captioner_box)
+plots.arrow(ax, first, filter_box)
+plots.arrow(ax, captioner_box, filter_box)
+plots.arrow(ax, (1.6, 0.65), (3.7, 0.95))
+plots.arrow(ax, filter_box, new_set)
+plots.arrow(ax, (1.6, 3.4), (6.5, 2.4))
+plots.arrow(ax, new_set, second)
+ax.text(4.6, 2.05, "written texts", ha="left", va="center")
+ax.text(2.6, 0.5, "web texts", ha="center", va="top")
+ax.text(6.6, 1.35, "texts that were kept", ha="center", va="top")
+plt.show()
+
+# %% [markdown]
+# Here is our web. The world's `WebCaptions` plants what real web captions are full of. What was planted is written down, so
+# that we can measure a filter later; **no training ever sees it**. (The paper's authors had to judge by hand.)
+
+# %% alt="Twelve pictures of one thing each with their web captions, those that are true ticked and the others crossed: wrong colours, wrong shapes, other pictures' captions, adverts, texts that break off."
+from minivlm.world.web import FALSE, NOISE, WebCaptions
+
+KINDS = ("swapped", "wrong colour", "wrong shape", "generic", "truncated")
+
+
+def say(rng) -> world.Captions:
+    """What a person would say of a picture of one thing: all there is."""
+    return world.Captions(rng, frames=("{}",), detail=1.0)
+
+
+some_rng = world.generator("gallery")
+some = world.draw_scenes(some_rng, 12, objects=(1, 1))
+lies = WebCaptions(some_rng, run.noise, KINDS, say(some_rng))(some)
+true = [NOISE[kind] == "clean" for kind in lies.noise]
+plots.show_images(world.render(some, 64), lies.texts, 6, 1.45, right=true)
+plt.show()
+
+# %% [markdown]
+# Two of these kinds are false in one word only, and most of their words are right. A **truncated** text is not even false:
+# it is true and says too little. We will keep such texts apart when we count.
+#
+# ## Build
+#
+# ### Looking: cross-attention
+#
+# In 01's attention, a sequence asks itself. In **cross-attention** the queries come from one sequence (words) and the keys
+# and values from another (patches of an image). So every word can ask the image its own question. The keys and values do not
+# depend on the word, so they are computed once for a text that is written word by word.
+
+# %% include="minivlm.nn.cross_attention:KeysValues, CrossAttention"
+
+# %%
+torch.manual_seed(0)
+look = CrossAttention(width=8, heads=2, seen=12)
+words, patches = torch.rand(1, 3, 8), torch.rand(1, 16, 12)
+seen = look.keys_values(patches)
+print("words", tuple(words.shape), "patches", tuple(patches.shape), end=" ")
+print("->", tuple(look(words, seen).shape))
+one_word = look(words[:, 1:2], seen)
+print("a word asks for itself:", torch.allclose(one_word, look(words, seen)[:, 1:2]))
+shuffled = look.keys_values(patches[:, torch.randperm(16)])
+print("the order of patches says nothing:", torch.allclose(look(words, shuffled),
+                                                          look(words, seen), atol=1e-6))
+
+# %% [markdown]
+# (Where a patch was is in its features: the vision transformer has added positions.)
+#
+# ### A block of BERT, and one thing more
+#
+# BERT's block attends, adds, and *then* normalises (**post-norm**; CLIP's normalises first). BLIP puts a cross-attention
+# between self-attention and MLP. If there is nothing to see, it is **skipped**: the very same block then only reads.
+
+# %% include="minivlm.language.bert:BertConfig, BertBlock, reading_mask"
+
+# %% [markdown]
+# Three ways to read follow from two switches. *Is there an image? May a word see what comes after it?*
+#
+# | | image | later words | first token | for |
+# | --- | --- | --- | --- | --- |
+# | text encoder | no | yes | `[CLS]` | comparing (ITC) |
+# | image-grounded encoder | yes | yes | `[ENC]` | judging (ITM) |
+# | image-grounded decoder | yes | no | `[DEC]` | writing (LM) |
+
+# %% alt="Three masks for a text of five tokens, one of them padding, beside three image tokens: the text encoder sees all words and no image, the grounded encoder all words and the image, the decoder the words up to its own and the image."
+keep = torch.tensor([[True, True, True, True, False]])
+fig, axes = plt.subplots(1, 3, figsize=(9, 2.9))
+rows = ["[first]", "a", "red", "star", "[pad]"]
+for ax, (name, causal, image) in zip(
+    axes,
+    [("text encoder", False, 0), ("grounded encoder", False, 1), ("decoder", True, 1)],
+    strict=True,
+):
+    of_words = reading_mask(keep, causal).expand(1, 5, 5)[0].float()
+    both = torch.cat([of_words, image * torch.ones(5, 3)], dim=1)
+    plots.heatmap(both, fmt="{:.0f}", title=name, limits=(0, 1), ax=ax)
+    ax.set_yticks(range(5), rows if ax is axes[0] else [""] * 5)
+    ax.set_xticks([2, 6], ["words", "image"])
+plt.show()
+
+# %% [markdown]
+# Now the whole of it. Its output layer is for the decoder alone, and uses the matrix that also reads words in. `init_bert`
+# says how it starts; at our small width BERT's own start is too small, and the first token would hardly know its text.
+
+# %% include="minivlm.language.bert:SHARED_PARTS, Bert, init_bert, share"
+
+# %%
+torch.manual_seed(0)
+sizes = dict(context=16, width=16, layers=2, heads=2, hidden=32)
+reader = Bert(BertConfig(50, **sizes, seen=12))
+ids = torch.tensor([[1, 20, 21, 22, 23]])
+with torch.no_grad():
+    alone, grounded = reader(ids), reader(ids, patches)
+    writing = reader(ids, patches, causal=True)
+    changed = ids.clone()
+    changed[0, 4] = 30  # another last word
+    same = lambda x, y: torch.allclose(x[:, :4], y[:, :4], atol=1e-6)
+    writes_alike = same(reader(changed, patches, causal=True), writing)
+    reads_alike = same(reader(changed, patches), grounded)
+print("with an image it reads otherwise:", not same(alone, grounded))
+print("another last word changes the words before it:", end=" ")
+print(f"reading {not reads_alike}, writing {not writes_alike}")
+
+# %% [markdown]
+# ### Sharing
+#
+# An encoder and a decoder would be two BERTs. BLIP lets them **share everything but self-attention**: looking and thinking
+# are the same work in both; but who reads a finished text attends to it in other ways than who must guess the next
+# word. (`SHARED_PARTS` has the four choices of the paper's table 3; once there is a BLIP we will count what each costs.)
+#
+# ### ITC: compare, with a long memory
+#
+# CLIP compares within the batch, and needs thousands of pairs in it. BLIP takes from its ancestor ALBEF (and from MoCo) a
+# **queue**: the last thousands of features stay, as further wrong answers. But the model changes with each step, and old
+# features go stale. So they come from a **slow copy** that changes hardly at all: each of its numbers is a running mean.
+
+# %% include="minivlm.nn.momentum:slow_copy, follow, Queue"
+
+# %%
+fast = nn.Linear(1, 1, bias=False)
+slow = slow_copy(fast)
+slow.weight.fill_(1.0)
+nn.init.constant_(fast.weight, 3.0)
+followed = []
+for _ in range(4):
+    follow(slow, fast, momentum=0.5)
+    followed.append(slow.weight.item())
+print("1 on its way to 3, momentum 0.5:", followed)
+print("parameters that an optimizer sees:", len(list(slow.parameters())))
+
+queue = Queue(size=3, width=1)
+for number in (1.0, 2.0, 3.0, 4.0):
+    queue.push(torch.tensor([[number]]))
+print("a queue of three after 1, 2, 3, 4:", queue.features[:, 0].tolist())
+
+# %% [markdown]
+# The slow copy has a second use. In 01 two equal captions of a batch hurt: each is punished for fitting the other's
+# image. With noisy captions it is worse, because a wrong answer may fit *better* than the right one. So the label is not
+# all on one's own partner: a part `alpha` of it goes where the slow copy sees likeness. Those are **soft labels**. At first
+# the copy knows nothing, so `alpha` rises slowly from zero.
+
+# %% include="minivlm.nn.contrast:Momentum, ramped, soft_labels"
+
+# %% [markdown]
+# By hand. Say the slow copy finds, for one image and three texts, scores of $\ln 2$, $0$ and $0$. The softmax of these is
+# $\frac12, \frac14, \frac14$. With $\alpha = 0.4$ the labels are
+# $0.4 \cdot (\frac12, \frac14, \frac14) + 0.6 \cdot (1, 0, 0) = (0.8, 0.1, 0.1)$. If the model itself has
+# $\ln 6$, $\ln 3$ and $0$, its softmax is $0.6, 0.3, 0.1$, and the loss is
+# $-0.8 \ln 0.6 - 0.1 \ln 0.3 - 0.1 \ln 0.1 = 0.759$.
+
+# %%
+labels = soft_labels(torch.tensor([[math.log(2), 0.0, 0.0]]), alpha=0.4)
+print("labels:", [round(x, 3) for x in labels[0].tolist()])
+logits = torch.tensor([[math.log(6), math.log(3), 0.0]])
+by_hand = -0.8 * math.log(0.6) - 0.1 * math.log(0.3) - 0.1 * math.log(0.1)
+print(f"loss: {F.cross_entropy(logits, labels).item():.3f}, by hand {by_hand:.3f}")
+rise = [ramped(torch.tensor(step), 0.4, ramp=4).item() for step in range(6)]
+print("alpha:", [round(x, 1) for x in rise])
+
+# %% [markdown]
+# Put together. It knows neither images nor texts, only two kinds of things that belong together, *a* and *b*. Note what is
+# compared with what: the model's own feature with the **slow copy's** features of the other kind, those of this batch and
+# those remembered. The temperature is learned.
+
+# %% include="minivlm.nn.contrast:MomentumContrast"
+
+# %% [markdown]
+# And a whole step by hand: two pairs, one remembered of each kind, all features on a circle. The formula written out with
+# sines and cosines must give what the class gives.
+
+
+# %%
+def on_circle(*degrees: float) -> Tensor:
+    angle = torch.tensor(degrees).deg2rad()
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+contrast = MomentumContrast(Momentum(queue=1, alpha=0.4, ramp=1), 2, temperature=0.5)
+contrast.steps += 1  # the ramp is over
+contrast.queue_a.push(on_circle(180))
+contrast.queue_b.push(on_circle(200))
+a, b, slow_a, slow_b = (0, 90), (10, 70), (5, 80), (20, 60)
+loss, like_b, _ = contrast(*(on_circle(*x) for x in (a, b, slow_a, slow_b)))
+
+
+def one_direction(fast, slow, others) -> float:
+    total = 0.0
+    for i in range(2):
+        score = lambda angle, other: math.cos(math.radians(angle - other)) / 0.5
+        mine = [math.exp(score(fast[i], other)) for other in others]
+        theirs = [math.exp(score(slow[i], other)) for other in others]
+        for j in range(3):
+            label = 0.4 * theirs[j] / sum(theirs) + 0.6 * (i == j)
+            total -= label * math.log(mine[j] / sum(mine)) / 2
+    return total
+
+
+there = one_direction(a, slow_a, (*slow_b, 200))
+back = one_direction(b, slow_b, (*slow_a, 180))
+print(f"the class {loss.item():.5f}, by hand {(there + back) / 2:.5f}")
+print("remembered before the step's end:", contrast.queue_b.features[0].tolist()[0] < 0)
+
+# %% [markdown]
+# ### ITM: judge, and be asked the hard questions
+#
+# **Image-text matching** shows the grounded encoder an image *and* a text, and asks: do they belong together? Here every word
+# can look at the image, so it can find a single wrong word where two arrows can only be near each other or not. But most
+# wrong pairs are so wrong that there is nothing to learn from them. So each image gets one wrong text of the batch, and
+# each text one wrong image, and **the more alike ITC finds them, the likelier they are drawn**.
+
+# %% include="minivlm.nn.contrast:hard_negatives"
+
+# %%
+likeness = torch.tensor([[5.0, 3.0, 1.0, 0.0]]).repeat(4, 1)
+own = torch.eye(4, dtype=torch.bool)
+generator = torch.Generator().manual_seed(0)
+drawn = Counter(
+    hard_negatives(likeness, own, generator)[0].item() for _ in range(1000)
+)
+print("wrong partners of number 0, in 1000 draws:", dict(sorted(drawn.items())))
+
+# %% [markdown]
+# **A trap.** Of three pairs asked about, one is right and two are wrong. Whoever always says "right with probability 1/3" has
+# a loss of $\ln 3 - \frac23 \ln 2$. It looks like a loss that has come down from $\ln 2$; it is one that has learned
+# *nothing*. A user of the authors' code who reported it (issue 200) stood exactly there. Remember the number:
+
+# %%
+GUESSING = math.log(3) - 2 / 3 * math.log(2)
+print(f"matching, always guessing one third: {GUESSING:.3f}; a coin: {math.log(2):.3f}")
+
+# %% [markdown]
+# ### LM: write
+#
+# The decoder learns what 00b's language model learned, the next word, only in sight of the image. One detail: **label smoothing**.
+# A tenth of each label is spread over all words, so that the decoder is never paid for being quite sure. Its loss has a
+# floor above zero, then:
+
+# %%
+tokenizer = Tokenizer(world.vocabulary())
+smoothing, size = 0.1, len(tokenizer)
+other = smoothing / size
+floor = -(1 - smoothing + other) * math.log(1 - smoothing + other)
+floor -= (size - 1) * other * math.log(other)
+print(f"the lowest loss possible with {size} words: {floor:.3f}")
+
+# %% [markdown]
+# ### BLIP
+#
+# Its sizes, and what it is trained for. (`vqa` is for later: BLIP answers a question by letting its decoder look at what
+# the grounded encoder made of image and question, section 5.3.)
+
+# %% include="minivlm.models.blip:TASKS, COPIED, BLIPConfig, blip_vit"
+
+# %% [markdown]
+# First what it can do. The first token says in which way a text is read: `begin` overwrites it. (The paper says that
+# `[Encode]` is appended. In the authors' code it takes the place of the first token, and so it does here.)
+
+# %% include="minivlm.models.blip:Questions, begin, feature, MED"
+
+# %% [markdown]
+# Then how it learns: three losses, added up. One pass through the vision encoder serves them all; the text passes three
+# times, once in each way. A loss changes nothing that lasts; the training loop calls `after_step`, and there slow copy
+# and queues move on. `only` makes a captioner or a filter of it.
+
+# %% include="minivlm.models.blip:BLIP"
+
+# %%
+cls, enc, dec, sep = (
+    tokenizer.encode(token)[0] for token in ("[CLS]", "[ENC]", "[DEC]", "[SEP]")
+)
+config = BLIPConfig.tiny(
+    len(tokenizer), enc, dec, sep, run.width, run.layers, run.queue
+)
+
+
+def untrained(config: BLIPConfig = config) -> BLIP:
+    torch.manual_seed(lesson.seed)
+    return BLIP(config).to(lesson.device)
+
+
+def count(config: BLIPConfig) -> float:
+    with torch.device("meta"):
+        return sum(p.numel() for p in BLIP(config).parameters()) / 1e6
+
+
+print("what encoder and decoder share   ours    base (million parameters)")
+for shared in SHARED_PARTS:
+    ours = count(replace(config, shared=shared))
+    base = count(BLIPConfig.base(shared=shared, momentum=None))
+    print(f"{shared:26s}{ours:11.2f}{base:8.0f}")
+
+# %% [markdown]
+# The last column is that of table 3. What it bought there, in COCO's text recall@1 after fine-tuning: 77.3, 77.5, 78.4 and
+# 78.3. All but self-attention is as good as sharing nothing, and far smaller.
+
+# %% [markdown]
+# ## Is it right?
+#
+# `data/reference` holds two small BLIPs in the released file format, with random weights, and what the reference
+# implementation (`transformers`) computes with them: a captioner (`BlipForConditionalGeneration`) and a filter
+# (`BlipForImageTextRetrieval`, both its heads). The classes of the cells above must compute the same. (Answering questions,
+# `BlipForQuestionAnswering`, is compared in `tests/parity`.)
+
+# %%
+from safetensors.torch import load_file
+
+from minivlm import checkpoints
+from minivlm.course.lesson import ROOT
+
+
+def stored(name: str) -> tuple[BLIP, dict[str, Tensor]]:
+    """A small BLIP with the reference's weights, and what the reference computed."""
+    folder = ROOT / "data" / "reference" / name
+    sizes, weights = checkpoints.read(folder)
+    vision, text = ViTConfig(**sizes.pop("vision")), BertConfig(**sizes.pop("text"))
+    model = BLIP(BLIPConfig(vision, text, **sizes)).eval()
+    model.load_state_dict(weights)
+    return model, load_file(folder / "expected.safetensors")
+
+
+def compare(name: str, value: Tensor, there: Tensor) -> None:
+    equal = torch.allclose(value, there, rtol=0, atol=1e-5)
+    print(f"{name:22s}{str(tuple(value.shape)):15s}equal to 1e-5: {equal}")
+
+
+with torch.no_grad():
+    writer, expected = stored("blip_captioner")
+    pixel_values, ids = expected["pixel_values"], expected["input_ids"]
+    image, keep = writer.see(pixel_values), writer.keep(ids)
+    compare("image tokens", image, expected["image_embeds"])
+    scores = writer.decoder.logits(writer.decoder(ids, image, True, keep))
+    compare("scores of words", scores[keep], expected["logits"][keep])
+    compare("loss", writer.loss(Pairs(pixel_values, ids)), expected["loss"])
+    new = writer.generate(pixel_values, max_new_tokens=expected["generated"].shape[1])
+    print("written captions, word for word:", torch.equal(new, expected["generated"]))
+
+    judge, expected = stored("blip_filter")
+    pixel_values, ids = expected["pixel_values"], expected["input_ids"]
+    cosines = judge.embed_image(pixel_values) @ judge.embed_text(ids).T
+    compare("ITC, cosines", cosines, expected["itc"])
+    compare("ITM, scores", judge.judge(judge.see(pixel_values), ids), expected["itm"])
+
+# %% [markdown]
+# And with any weights these must hold: what is shared is one object, self-attention is not; the text encoder knows no image
+# (a cross-attention left switched on would leak it into ITC); labels carry no gradient; and a batch changes nothing.
+
+# %%
+from minivlm.evaluation import probes
+
+model = untrained().eval()
+one, two = model.encoder.blocks[0], model.decoder.blocks[0]
+print("cross-attention shared:", one.cross is two.cross, end="; ")
+print("self-attention:", one.attention is two.attention)
+
+few = world.draw_scenes(world.generator("few"), 4, objects=(1, 1))
+texts = tokenizer.batch(say(world.generator("few words"))(few), config.text.context)
+pixels = world.render(few, 32).to(lesson.device)
+some = Pairs(pixels, begin(texts, cls).to(lesson.device))
+model.loss(some).backward()
+print("slow copy has gradients:", any(b.grad is not None for b in model.slow.buffers()))
+unused = model.embed_text(some.ids).sum()
+model.zero_grad()
+unused.backward()
+print("the text encoder looks at images:", one.cross.q.weight.grad is not None)
+_ = probes.run(model, some)
+
+# %% [markdown]
+# ## Train
+#
+# ### Two piles of pairs
+#
+# A **human** set, small and true; a **web** set, large and mostly not. Both are finite: an experiment about data needs data that
+# can run out. Of the web's texts, `noise` are faulty, of each kind about equally many. `planted` is what was planted. It
+# goes to nobody who learns.
+
+# %%
+from minivlm.world.finite import FiniteSet
+from minivlm.world.scenes import Thing, things
+
+mean, std = (0.86,) * 3, (0.2,) * 3
+human = FiniteSet("human", lesson.seed, run.human, say, objects=(1, 1))
+web = FiniteSet("web", lesson.seed, run.web, say, objects=(1, 1))
+web_rng = world.generator("web noise", lesson.seed)
+drawn = WebCaptions(web_rng, run.noise, KINDS, say(web_rng))(web.scenes)
+web_texts, planted = drawn.texts, [NOISE[kind] for kind in drawn.noise]
+
+
+def pixels_of(scenes: world.Scenes) -> Tensor:
+    return normalize(world.render(scenes, 32, device=lesson.device), mean, std)
+
+
+def read_in(texts: Sequence[str]) -> Int[Tensor, "b t"]:
+    """`[CLS] text [SEP]`, padded on the right."""
+    ids = begin(tokenizer.batch(texts, config.text.context), cls)
+    return ids.masked_fill(ids == tokenizer.eos, sep).to(lesson.device)
+
+
+def joined(*sets: Pairs) -> Pairs:
+    """One set of pairs from several."""
+    longest = max(part.ids.shape[1] for part in sets)
+    ids = [F.pad(part.ids, (0, longest - part.ids.shape[1])) for part in sets]
+    return Pairs(torch.cat([part.pixel_values for part in sets]), torch.cat(ids))
+
+
+human_pairs = Pairs(pixels_of(human.scenes), read_in(human.texts))
+web_pairs = Pairs(pixels_of(web.scenes), read_in(web_texts))
+noisy_pairs = joined(human_pairs, web_pairs)
+print(f"{len(human)} human pairs, {len(web)} from the web. Of these:")
+for kind, n in Counter(planted).most_common():
+    example = web_texts[planted.index(kind)]
+    print(f"{n / len(web):5.0%} {kind:13s} such as: {example}")
+
+# %% [markdown]
+# ### The first model
+#
+# It learns from all of it at once. We watch the three losses, each against what knowing nothing costs.
+
+# %%
+from minivlm.training import fit
+
+
+def epochs(pairs: Pairs, name: str) -> Iterator[Pairs]:
+    """Whole batches in a new order each time around, without end."""
+    rng = world.generator(name, lesson.seed)
+    while True:
+        order = torch.from_numpy(rng.permutation(len(pairs.ids))).to(lesson.device)
+        for rows in order.split(run.batch):
+            if len(rows) == run.batch:
+                ids = pairs.ids[rows]
+                longest = int(model.keep(ids).sum(1).max())
+                yield Pairs(pairs.pixel_values[rows], ids[:, :longest])
+
+
+def train(
+    model: BLIP, pairs: Pairs, steps: int, lr: float, name: str
+) -> dict[str, list[float]]:
+    """Fit, and keep each task's loss."""
+    generator = torch.Generator(lesson.device).manual_seed(lesson.seed)
+    found = []
+
+    def loss(batch: Pairs) -> Tensor:
+        losses = model.losses(batch, generator)
+        found.append(torch.stack(list(losses.values())).detach())
+        return sum(losses.values())
+
+    fit(model, epochs(pairs, name), steps, lr, loss=loss, name=name)
+    return dict(zip(model.config.tasks, torch.stack(found).T.tolist(), strict=True))
+
+
+# %% tags=["nbval-ignore-output"]
+noisy = untrained()
+losses = train(noisy, noisy_pairs, run.steps, run.lr, "noisy")
+
+# %% tags=["nbval-ignore-output"] alt="Three losses over the steps: comparing falls first, matching stays on the line of guessing until comparing is good, writing falls to near its floor."
+def draw_losses(losses: dict[str, list[float]]) -> None:
+    fig, axes = plt.subplots(1, 3, figsize=(9, 2.8))
+    nothing = dict(itc=math.log(run.batch + run.queue), itm=GUESSING, lm=None)
+    names = dict(itc="comparing (ITC)", itm="matching (ITM)", lm="writing (LM)")
+    for ax, (task, values) in zip(axes, losses.items(), strict=True):
+        window = max(1, len(values) // 40)
+        smooth = torch.tensor(values).unfold(0, window, 1).mean(1)
+        ax.set_ylim(0, 1.15 * max(smooth.max().item(), nothing[task] or 0))
+        plots.curves({"": (range(len(smooth)), smooth)}, "", nothing[task], ax=ax)
+        ax.set_title(names[task])
+    plt.show()
+
+
+draw_losses(losses)
+
+# %% [markdown]
+# ### How to measure it
+#
+# On new pictures with true captions, no two of which show the same. **Retrieval** as the paper does it: rank with ITC, which is
+# cheap, then let ITM judge the best few once more. **Writing**: does the caption that the model finds likeliest name the right
+# colour and shape? Since the world knows what is in a picture, we can judge any text about it, word by word:
+
+# %%
+from minivlm.world.grammar import where
+
+PLACES = ("top left", "top", "top right", "left", "middle", "right",
+          "bottom left", "bottom", "bottom right")  # fmt: skip
+
+
+def verdict(text: str, thing: Thing) -> str:
+    """What a text is of a picture with one thing: true, partly, false or nothing said.
+    "partly": nothing is wrong, but colour or shape is missing, or it breaks off.
+    """
+    words = text.split()
+    colours = [word for word in words if word in world.COLOURS]
+    shapes = [word for word in words if word in world.SHAPES]
+    sizes = [word for word in words if word in world.SIZES]
+    said, _, place = text.partition(" the ")
+    own_place = where(thing).partition(" the ")[2]
+    wrong = set(colours) - {thing.colour} or set(shapes) - {thing.shape}
+    wrong = wrong or set(sizes) - {thing.size}
+    if wrong or (place in PLACES and place != own_place):
+        return "false"
+    if not colours and not shapes and not sizes:
+        return "nothing said"
+    whole = len(colours) == len(shapes) == len(sizes) == 1 and place == own_place
+    return "true" if whole else "partly"
+
+
+# %%
+def drawn_apart(name: str, size: int) -> tuple[world.Scenes, list[str]]:
+    """Scenes of one thing, and a caption each that fits no other of them."""
+    scenes = world.draw_scenes(world.generator(name), 4 * size, objects=(1, 1))
+    texts = say(world.generator(name))(scenes)
+    rows = {text: row for row, text in enumerate(texts)}  # the last of each
+    captions = list(rows)[:size]
+    return scenes[[rows[text] for text in captions]], captions
+
+
+test, test_texts = drawn_apart("test", run.test)
+test_pixels, test_ids = pixels_of(test), read_in(test_texts)
+test_things = [these[0] for these in things(test)]
+
+
+def in_words(ids: Int[Tensor, "b t"]) -> list[str]:
+    """What was written, without its end and what fills it up."""
+    stop = (sep, tokenizer.pad)
+    return [tokenizer.decode([i for i in row if i not in stop]) for row in ids.tolist()]
+
+
+@torch.no_grad()
+def ranked_first(
+    model: BLIP, pixel_values: Tensor, ids: Tensor, best: int = 8
+) -> float:
+    """Recall@1, mean of both directions: the best few by ITC, ordered again by ITM."""
+    seen, right = model.see(pixel_values), []
+    alike = model.embed_image(pixel_values) @ model.embed_text(ids).T
+    own = torch.arange(len(ids), device=ids.device)
+    for square, texts_wanted in ((alike, True), (alike.T, False)):
+        found = square.topk(min(best, len(ids)), dim=1).indices
+        scores = []
+        for column in found.T:
+            image, text = (own, column) if texts_wanted else (column, own)
+            no, yes = model.judge(seen[image], ids[text]).T
+            scores.append(yes - no)
+        first = found.gather(1, torch.stack(scores, 1).argmax(1, keepdim=True))[:, 0]
+        right.append((first == own).float().mean().item())
+    return sum(right) / 2
+
+
+@torch.no_grad()
+def captions_of(model: BLIP, pixel_values: Tensor, **how: Any) -> list[str]:
+    texts = []
+    for part in pixel_values.split(500):
+        texts += in_words(model.generate(part, max_new_tokens=16, **how))
+    return texts
+
+
+def named_right(texts: Sequence[str], things: Sequence[Thing]) -> float:
+    """Share of texts that name the colour and the shape, and no others."""
+    wanted = set(world.COLOURS) | set(world.SHAPES)
+    named = [sorted(word for word in text.split() if word in wanted) for text in texts]
+    right = [sorted((thing.colour, thing.shape)) for thing in things]
+    return sum(a == b for a, b in zip(named, right, strict=True)) / len(right)
+
+
+def measure(model: BLIP) -> dict[str, float]:
+    texts = captions_of(model, test_pixels)
+    return dict(
+        retrieval=ranked_first(model, test_pixels, test_ids),
+        captions=named_right(texts, test_things),
+    )
+
+
+def tell(name: str, found: dict[str, float]) -> None:
+    print(name + ": " + ", ".join(f"{key} {value:.0%}" for key, value in found.items()))
+
+
+# %% tags=["nbval-ignore-output"]
+tell("the first model", measure(noisy))
+
+# %% [markdown]
+# ### CapFilt
+#
+# **Captioner and filter** are both made of the first model, separately, on the human pairs alone: one by LM, one by ITC and
+# ITM. Separately, because a filter that shares the captioner's weights forgives its mistakes (paper, table 4: exercise 4).
+
+# %% tags=["nbval-ignore-output"]
+captioner, judge = noisy.only("lm"), noisy.only("itc", "itm")
+tuning = (run.tuning, run.tuning_lr)
+_ = train(captioner, human_pairs, *tuning, "captioner")
+_ = train(judge, human_pairs, *tuning, "filter")
+
+# %% [markdown]
+# **Write.** One text for each web picture, and not the likeliest. The captioner draws each word from the **nucleus**: the
+# likeliest words that together just reach 0.9 of the probability. Beam search makes fewer mistakes (19% instead of 25%
+# in the paper) and a worse data set (table 2): it says safe things that are known already.
+
+# %%
+step = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+generator = torch.Generator().manual_seed(0)
+how = dict(temperature=1.0, top_p=0.9, generator=generator)
+times = Counter(next_token(step, **how).item() for _ in range(1000))
+print("words of probability .5, .3, .15, .05:", dict(sorted(times.items())))
+
+# %% tags=["nbval-ignore-output"]
+generator = torch.Generator(lesson.device).manual_seed(lesson.seed)
+nucleus = dict(temperature=1.0, top_p=0.9, generator=generator)
+web_things = [these[0] for these in things(web.scenes)]
+with torch.no_grad():
+    parts = [captioner.generate(part, max_new_tokens=16, **nucleus)
+             for part in web_pairs.pixel_values.split(500)]  # fmt: skip
+    longest = max(part.shape[1] for part in parts)
+    new_ids = torch.cat([F.pad(p, (0, longest - p.shape[1])) for p in parts])
+written_ids = torch.cat([torch.full_like(new_ids[:, :1], cls), new_ids], dim=1)
+written_pairs = Pairs(web_pairs.pixel_values, written_ids)
+written = in_words(new_ids)
+pairs = zip(written, web_things, strict=True)
+of_written = [verdict(text, thing) for text, thing in pairs]
+for name, n in Counter(of_written).most_common():
+    example = written[of_written.index(name)]
+    print(f"{n / len(web):5.1%} {name:13s} such as: {example}")
+
+# %% [markdown]
+# **Judge.** Both texts of each web picture go before the filter, the web's and the written one; what ITM finds less likely
+# than one half is thrown out.
+
+
+# %%
+@torch.no_grad()
+def belongs(judge: BLIP, pairs: Pairs) -> Bool[Tensor, "b"]:
+    parts = zip(pairs.pixel_values.split(500), pairs.ids.split(500), strict=True)
+    return torch.cat([judge.match(images, ids) for images, ids in parts]) >= 0.5
+
+
+def some_of(pairs: Pairs, rows: Bool[Tensor, "b"]) -> Pairs:
+    return Pairs(pairs.pixel_values[rows], pairs.ids[rows])
+
+
+# %% tags=["nbval-ignore-output"]
+kept_web, kept_written = belongs(judge, web_pairs), belongs(judge, written_pairs)
+new_set = joined(
+    human_pairs, some_of(web_pairs, kept_web), some_of(written_pairs, kept_written)
+)
+print(f"kept: {kept_web.float().mean():.0%} of the web's texts", end=", ")
+print(f"{kept_written.float().mean():.0%} of the written ones")
+print(f"the new set has {len(new_set.ids)} pairs, the noisy one {len(noisy_pairs.ids)}")
+
+# %% [markdown]
+# ### How good is the filter?
+#
+# Now, and only now, we look up what was planted. **Recall**: of the texts that are wrong, how many were thrown out?
+# **Precision**: of the texts that were thrown out, how many were wrong? Texts that break off are true and partial, and there
+# are arguments for both; so they are in neither number and stand by themselves.
+
+
+# %% tags=["nbval-ignore-output"] alt="Bars: the share of each kind of text that the filter threw out: few of the clean ones, most of the false and generic ones, and part of the truncated ones."
+def precision_recall(
+    thrown: Sequence[bool], wrong: Sequence[bool]
+) -> tuple[float, float]:
+    hits = sum(t and w for t, w in zip(thrown, wrong, strict=True))
+    return hits / max(1, sum(thrown)), hits / max(1, sum(wrong))
+
+
+thrown = (~kept_web).tolist()
+share_thrown = {}
+for kind in ("clean", *KINDS):
+    of_kind = [t for t, k in zip(thrown, planted, strict=True) if k == kind]
+    share_thrown[f"web: {kind}"] = sum(of_kind) / max(1, len(of_kind))
+thrown_written = (~kept_written).tolist()
+for name in ("true", "false"):
+    of_kind = [t for t, v in zip(thrown_written, of_written, strict=True) if v == name]
+    share_thrown[f"written: {name}"] = sum(of_kind) / max(1, len(of_kind))
+right_ones = ["web: clean", "written: true"]
+plots.bars(share_thrown, "share thrown out", highlight=right_ones)
+plt.show()
+
+apart = [kind != "truncated" for kind in planted]
+wrong = [kind != "clean" for kind in planted]
+counted = [(t, w) for t, w, a in zip(thrown, wrong, apart, strict=True) if a]
+precision, recall = precision_recall(*zip(*counted, strict=True))
+clean_thrown = share_thrown["web: clean"]
+print(f"precision {precision:.0%}, recall {recall:.0%};", end=" ")
+print(f"of the clean texts {clean_thrown:.0%} were lost")
+
+# %% [markdown]
+# ### The new model
+#
+# From nothing, not from the first one: what that believes it has learned from lies. As many steps as the first.
+
+# %% tags=["nbval-ignore-output"]
+cleaned = untrained()
+losses = train(cleaned, new_set, run.steps, run.lr, "CapFilt")
+tell("the first model", measure(noisy))
+tell("the new model", measure(cleaned))
+
+# %% tags=["nbval-ignore-output"] alt="The three losses of the new model: comparing, matching and writing all fall further than those of the first."
+draw_losses(losses)
+
+# %% [markdown]
+# ## Look
+#
+# ### What was thrown out, and what replaced it
+#
+# Above each picture what the web said, and the filter did not believe; below, what the captioner wrote and the filter kept.
+
+# %% tags=["nbval-ignore-output"] alt="Twelve web pictures; above each the web text that was thrown out, below it the written text that was kept in its place."
+shown, of_kind = [], Counter()
+for i, kind in enumerate(planted):
+    if thrown[i] and kept_written[i] and of_kind[kind] < 3 and len(shown) < 12:
+        shown.append(i)
+        of_kind[kind] += 1
+if shown:
+    pictures = world.render(web.scenes[shown], 64)
+    lies = [web_texts[i] for i in shown]
+    figure = plots.show_images(pictures, lies, 6, 1.45, right=[False] * len(shown))
+    for ax, i in zip(figure.axes, shown, strict=False):
+        new_text = "✓ " + "\n".join(textwrap.wrap(written[i], 15))
+        ax.text(0.5, -0.03, new_text, transform=ax.transAxes, color=plots.RIGHT,
+                ha="center", va="top", fontsize=11)  # fmt: skip
+    plt.show()
+
+# %% [markdown]
+# ### What the filter got wrong
+#
+# Both ways: clean texts it threw out, and false ones that it let pass. A judge that was never wrong would not be needed: one
+# could let it write.
+
+# %% tags=["nbval-ignore-output"] alt="Up to six true web texts that were thrown out, and up to six false ones that were kept, each with its picture."
+lost = [i for i, kind in enumerate(planted) if kind == "clean" and thrown[i]][:6]
+passed = [i for i, kind in enumerate(planted) if kind in FALSE and not thrown[i]][:6]
+for rows, good in ((lost, True), (passed, False)):
+    if rows:
+        pictures = world.render(web.scenes[rows], 64)
+        texts = [web_texts[i] for i in rows]
+        plots.show_images(pictures, texts, 6, 1.45, right=[good] * len(rows))
+        plt.show()
+
+# %% [markdown]
+# ### Where a word looks
+#
+# The cross-attention of the grounded encoder, computed once more from its queries and keys: for two words of a caption, how
+# much of each patch they take (mean over heads, last layer).
+
+# %% tags=["nbval-ignore-output"] alt="Three pictures, and for each the attention of its colour word and its shape word to the sixteen patches: they lie on or near the thing."
+@torch.no_grad()
+def looks(model: BLIP, pixel_values: Tensor, ids: Tensor) -> Float[Tensor, "b t n"]:
+    """How much each word takes from each patch, in the last layer."""
+    asked = []
+    cross = model.encoder.blocks[-1].cross
+    hook = cross.register_forward_pre_hook(lambda _, given: asked.append(given))
+    model.ground(model.see(pixel_values), ids)
+    hook.remove()
+    x, (keys, _), *_ = asked[0]
+    queries = rearrange(cross.q(x), "b t (nh hd) -> b nh t hd", nh=cross.heads)
+    weights = (queries @ keys.mT / math.sqrt(keys.shape[-1])).softmax(-1)
+    return weights.mean(1)[..., 1:]  # without the class token
+
+
+maps = looks(cleaned, test_pixels[:3], test_ids[:3]).cpu()
+grid = config.vision.grid
+fig, axes = plt.subplots(3, 3, figsize=(6.5, 6.8))
+for i, (given, *others) in enumerate(axes):
+    picture = world.render(test[i], 64)[0]
+    given.imshow(picture.permute(1, 2, 0))
+    given.set_title(test_texts[i])
+    given.axis("off")
+    pieces = tokenizer.pieces(test_ids[i].tolist())
+    words = test_things[i].colour, test_things[i].shape
+    for ax, word in zip(others, words, strict=True):
+        place = [piece.strip() for piece in pieces].index(word)
+        plots.overlay(picture, maps[i, place].view(grid, grid), ax, word)
+plt.show()
+
+# %% [markdown]
+# ## The claim
+#
+# **A model trained on CapFilt's set is better than one trained on the noisy set.** Same model, same start, same learning rate,
+# same number of steps of the same batch; only the pairs differ. (The paper compares like that, in table 1. It is not
+# equal compute: somebody had to train the first model, captioner and filter. `MINIVLM_ARMS=all` therefore also trains on
+# the noisy set for as long as all of CapFilt takes, as table 12 does; and it trains on the sets of the **filter only** and of
+# the **captioner only**.) Three controls: captions **shuffled** among the pictures, from which nothing can be learned, for a
+# few steps (with all arms for as many as the others); the new model asked about **another picture**, its blind level; and chance.
+
+# %% tags=["nbval-ignore-output"]
+arms = {"CapFilt": cleaned, "noisy": noisy}
+
+
+def another(name: str, pairs: Pairs, steps: int) -> None:
+    arms[name] = untrained()
+    train(arms[name], pairs, steps, run.lr, name)
+
+
+mixed = new_set._replace(ids=new_set.ids.roll(run.batch + 1, dims=0))
+another("shuffled", mixed, run.steps if lesson.all_arms else run.control_steps)
+if lesson.all_arms:
+    another("filter only", joined(human_pairs, some_of(web_pairs, kept_web)), run.steps)
+    another("captioner only", joined(noisy_pairs, written_pairs), run.steps)
+    another("noisy, longer", noisy_pairs, 2 * run.steps + 2 * run.tuning)
+found = {name: measure(model) for name, model in arms.items()}
+elsewhere = test_pixels.roll(1, dims=0)
+texts = captions_of(cleaned, elsewhere)
+found["another picture"] = dict(
+    retrieval=ranked_first(cleaned, elsewhere, test_ids),
+    captions=named_right(texts, test_things),
+)
+for name, numbers in found.items():
+    tell(name, numbers)
+
+# %% tags=["nbval-ignore-output"]
+claim = "CapFilt's captions train a better captioner than the noisy ones"
+captions = {name.replace(",", "").replace(" ", "_"): numbers["captions"]
+            for name, numbers in found.items()}  # fmt: skip
+retrieval = {name.replace(",", "").replace(" ", "_"): numbers["retrieval"]
+             for name, numbers in found.items()}  # fmt: skip
+of_names, of_places = 1 / len(world.SEEN), 1 / len(test_ids)
+blind = dict(captions=captions.pop("another_picture"),
+             retrieval=retrieval.pop("another_picture"))  # fmt: skip
+lesson.record(claim, **captions, chance=of_names, blind=blind["captions"])
+lesson.record("CapFilt's captions train a better searcher than the noisy ones",
+              **retrieval, chance=of_places, blind=blind["retrieval"])  # fmt: skip
+false_thrown = [t for t, kind in zip(thrown, planted, strict=True) if kind in FALSE]
+lesson.record("the filter throws out false texts rather than true ones",
+              false=sum(false_thrown) / max(1, len(false_thrown)), true=clean_thrown,
+              precision=precision, recall=recall)  # fmt: skip
+gains = {name: found["CapFilt"][name] - found["noisy"][name] for name in found["noisy"]}
+lesson.expect(gains["captions"], at_least=0.0, what="the gain in captions")
+lesson.expect(gains["retrieval"], at_least=0.0, what="the gain in retrieval")
+lesson.expect(precision, at_least=0.7, what="the filter's precision")
+lesson.expect(captions["shuffled"], at_most=0.2, what="captions after shuffling")
+
+# %% tags=["nbval-ignore-output"] alt="Bars for writing and for retrieval: CapFilt and noisy, with the arms that were trained, a dot for each stored seed, and levels of chance and of another picture."
+fig, axes = plt.subplots(2, 1, figsize=(7.5, 5), sharex=True)
+for ax, numbers, name, of, level in (
+    (axes[0], captions, claim, "captions that name colour and shape", of_names),
+    (axes[1], retrieval, "CapFilt's captions train a better searcher than the noisy"
+     " ones", "pairs found: recall@1 among all test pictures", of_places),
+):  # fmt: skip
+    over_seeds = lesson.stored(name)
+    values = {key.replace("_", " "): over_seeds.get(key) or [numbers[key]]
+              for key in dict(numbers) | over_seeds
+              if key not in ("chance", "blind")}  # fmt: skip
+    which = "captions" if numbers is captions else "retrieval"
+    plots.bars(values, "", level, blind[which], highlight="CapFilt", ax=ax)
+    ax.set_title(of, loc="right")
+plt.show()
+print(lesson.verdict())
+
+# %% [markdown]
+# TEXT ON RESULTS
+#
+# ## Paper and toy
+#
+# | | paper | here |
+# | --- | --- | --- |
+# | pairs from people | COCO and Visual Genome, to fine-tune on COCO (section 4.1) | `run.human` true captions |
+# | pairs from the web | CC3M, CC12M, SBU; 115 million of LAION as well | `run.web`, of which `run.noise` are faulty |
+# | starts from | a ViT that knows ImageNet, BERT-base | nothing |
+# | training | 20 epochs, batch 2880 on 32 GPUs | `run.steps` steps on one core |
+# | captions | any | one thing each |
+# | the filter is measured by | how many of the written texts it rejects (table 2) | what was planted |
+# | noisy, filter, captioner, both | 78.4, 79.1, 79.7, 80.6 (COCO text recall@1, table 1) | the figure above |
+#
+# What an image costs, computed:
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+released = {"base": BLIPConfig.base(), "large": BLIPConfig.large(), "ours": config}
+print(f"{'':6s}{'tokens':>7s}{'GFLOP to see':>14s}{'keys and values, KiB':>22s}")
+for name, c in released.items():
+    with torch.device("meta"):
+        tower = VisionTransformer(c.vision)
+        size = c.vision.image_size
+        with FlopCounterMode(display=False) as counter:
+            tower(torch.zeros(1, 3, size, size))
+    gflop, n = counter.get_total_flops() / 1e9, 1 + c.vision.grid**2
+    number_bytes = 4 if name == "ours" else 2
+    kept = 2 * number_bytes * c.text.layers * c.text.width * n / 1024
+    print(f"{name:6s}{n:7d}{gflop:14.3f}{kept:22,.0f}")
+
+# %% [markdown]
+# (The keys and values are what a text that is written keeps of its image. BLIP's text model looks at all tokens of an
+# image in every layer. BLIP-2, notebook 04, lets a few learned queries look in its place.)
+#
+# ## Exercises
+#
+# Write your answer over the `raise`; the next line says whether it is right, and if it is not, what you may have mixed up.
+#
+# ### Exercise 1: What guessing costs ●○○ 5 minutes
+#
+# Each right pair is judged together with `wrong` wrong ones. Write the loss (mean cross-entropy, in nats) of a judge that
+# knows nothing but that, and always gives the best answer one can give without looking. BLIP has `wrong = 2`.
+
+
+# %%
+def cost_of_guessing(wrong: int) -> float:
+    raise NotImplementedError
+
+
+# %%
+def entropy(p: float) -> float:
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+
+check(
+    "Exercise 1",
+    cost_of_guessing,
+    ((2,), GUESSING),
+    ((1,), math.log(2)),
+    ((9,), entropy(0.1)),
+    mistakes={
+        "a coin is not the best guess if there are more wrong pairs": lambda wrong: (
+            math.log(2)
+        ),
+        "wrong pairs have a cost too": lambda wrong: math.log(1 + wrong) / (1 + wrong),
+        "that is the sum over the pairs, not the mean": lambda wrong: (
+            (1 + wrong) * entropy(1 / (1 + wrong))
+        ),
+        "that is in bits, not in nats": lambda wrong: (
+            entropy(1 / (1 + wrong)) / math.log(2)
+        ),
+    },
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cost_of_guessing(wrong: int) -> float:
+#     p = 1 / (1 + wrong)
+#     return -p * math.log(p) - (1 - p) * math.log(1 - p)
+# ```
+# The best constant answer is the base rate, and its cost is the entropy of the base rate. With nine wrong pairs a loss of
+# 0.33 looks good and is worth nothing. Draw this line into every curve of a loss.
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 2: The nucleus ●●○ 15 minutes
+#
+# Write which words are in the nucleus: the fewest words, the likeliest first, that together have a probability of `p` or more.
+# `probabilities` (V,) sums to one; return a mask (V,).
+
+
+# %%
+def nucleus_of(probabilities: Tensor, p: float) -> Tensor:
+    raise NotImplementedError
+
+
+# %%
+def in_order(probabilities: Tensor, inside) -> Tensor:
+    values, order = probabilities.sort(descending=True)
+    return torch.zeros_like(probabilities, dtype=torch.bool).index_put(
+        (order,), inside(values)
+    )
+
+
+five = torch.tensor([0.05, 0.5, 0.1, 0.25, 0.1 + 1e-3]) / 1.001
+check(
+    "Exercise 2",
+    nucleus_of,
+    ((five, 0.9), torch.tensor([False, True, True, True, True])),
+    ((five, 0.6), torch.tensor([False, True, False, True, False])),
+    ((five, 0.2), torch.tensor([False, True, False, False, False])),
+    mistakes={
+        "the word that crosses p belongs to it; else it may be empty": lambda x, p: (
+            in_order(x, lambda v: v.cumsum(0) <= p)
+        ),
+        "the likeliest come first; sort before you add up": lambda x, p: (
+            x.cumsum(0) - x < p
+        ),
+        "the mask is in the sorted order; put it back": lambda x, p: (
+            (lambda v: v.cumsum(0) - v < p)(x.sort(descending=True).values)
+        ),
+        "that is a threshold for each word, not for their sum": lambda x, p: x >= 1 - p,
+    },
+    hints="what is reached *before* a word decides whether it is needed",
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def nucleus_of(probabilities: Tensor, p: float) -> Tensor:
+#     values, order = probabilities.sort(descending=True)
+#     inside = torch.empty_like(probabilities, dtype=torch.bool)
+#     inside[order] = values.cumsum(0) - values < p
+#     return inside
+# ```
+# Then try other values: write the web's captions anew with `top_p=0.5` and with `top_p=1.0`. How many are false, and how many
+# different ones are there?
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 3: Negatives that are none ●●○ 15 minutes
+#
+# COCO has five captions for each image. In retrieval fine-tuning, BLIP must not draw another caption of the *same image* as a
+# wrong one. Write the probabilities with which `hard_negatives` then draws: `similarity` (B, B) are scores, `image_id` (B,)
+# says which image each pair is of. Rows sum to one; add 1e-4 before you hide the right ones, as the code does.
+
+
+# %%
+def chances(similarity: Tensor, image_id: Tensor) -> Tensor:
+    raise NotImplementedError
+
+
+# %%
+def hidden(similarity: Tensor, right: Tensor, normal: bool = True) -> Tensor:
+    weights = (similarity.softmax(1) + 1e-4).masked_fill(right, 0.0)
+    return weights / weights.sum(1, keepdim=True) if normal else weights
+
+
+torch.manual_seed(0)
+square, of_image = 2 * torch.randn(5, 5), torch.tensor([7, 7, 3, 4, 3])
+twins = of_image[:, None] == of_image
+check(
+    "Exercise 3",
+    chances,
+    ((square, of_image), hidden(square, twins)),
+    ((square, torch.arange(5)), hidden(square, torch.eye(5).bool())),
+    mistakes={
+        "other captions of the same image can still be drawn": lambda x, image: (
+            hidden(x, torch.eye(len(x)).bool())
+        ),
+        "chances sum to one": lambda x, image: (
+            hidden(x, image[:, None] == image, normal=False)
+        ),
+        "the more alike, the likelier: the scores are missing": lambda x, image: (
+            hidden(0 * x, image[:, None] == image)
+        ),
+        "rows and columns are mixed up": lambda x, image: (
+            hidden(x.T, image[:, None] == image)
+        ),
+    },
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def chances(similarity: Tensor, image_id: Tensor) -> Tensor:
+#     weights = similarity.softmax(dim=1) + 1e-4
+#     weights = weights.masked_fill(image_id[:, None] == image_id, 0.0)
+#     return weights / weights.sum(dim=1, keepdim=True)
+# ```
+# Forgotten, it is the most common reason why ITM stays on the line of guessing: the hardest of all "wrong" texts are right.
+#
+# </details>
+
+# %% [markdown]
+# ### Exercise 4: A judge of its own texts ●●● 40 minutes
+#
+# Let one model be captioner *and* filter: `both = noisy.only("itc", "itm", "lm")`, trained on the human pairs as long as the two were
+# together. Let it write a text for each web picture and judge it. The paper: it then rejects 8% instead of 25% of the
+# written texts, and what is trained on the rest is worse (table 4, confirmation bias).
+#
+# To compare, write `forgiven(thrown, verdicts)`: of the written texts whose verdict is `"false"`, the share that was *not*
+# thrown out; 0 if there are none. Call it for the two judges.
+
+
+# %%
+def forgiven(thrown: list[bool], verdicts: list[str]) -> float:
+    raise NotImplementedError
+
+
+# %%
+said = ["true", "false", "false", "partly", "false", "true", "false"]
+out = [False, True, False, False, True, True, False]
+check(
+    "Exercise 4",
+    forgiven,
+    ((out, said), 0.5),
+    (([True, False], ["true", "partly"]), 0.0),
+    (([False, False], ["false", "false"]), 1.0),
+    (([False, True, True], ["false", "false", "false"]), 1 / 3),
+    mistakes={
+        "that is the share that was thrown out": lambda out, said: (
+            (lambda f: sum(f) / max(1, len(f)))(
+                [t for t, v in zip(out, said, strict=True) if v == "false"]
+            )
+        ),
+        "of the false texts, not of all": lambda out, said: (
+            sum(v == "false" and not t for t, v in zip(out, said, strict=True))
+            / len(out)
+        ),
+        "a text that says part of the truth is not false": lambda out, said: (
+            (lambda f: f.count(False) / max(1, len(f)))(
+                [t for t, v in zip(out, said, strict=True) if v != "true"]
+            )
+        ),
+    },
+)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def forgiven(thrown: list[bool], verdicts: list[str]) -> float:
+#     false = [t for t, verdict in zip(thrown, verdicts, strict=True) if verdict == "false"]
+#     return false.count(False) / max(1, len(false))
+# ```
+# With `both` as above: `train(both, human_pairs, 2 * run.tuning, run.tuning_lr, "both")`, then the cells of *CapFilt* with
+# `both` in the place of `captioner` and `judge`.
+#
+# </details>

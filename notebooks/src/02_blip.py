@@ -49,8 +49,8 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("02_blip")
 run = lesson.choose(
-    cpu=dict(width=64, layers=2, batch=48, lr=2e-3, steps=1200, queue=256,
-             human=400, web=4000, noise=0.7, tuning=200, tuning_lr=1e-3,
+    cpu=dict(width=64, layers=2, batch=48, lr=2e-3, steps=500, queue=256,
+             human=400, web=4000, noise=0.7, tuning=150, tuning_lr=1e-3,
              control_steps=100, pools=4),
     gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=2048,
              human=1000, web=20000, tuning=800, tuning_lr=5e-4,
@@ -582,9 +582,10 @@ draw_losses(losses)
 # %% [markdown]
 # ### How to measure it
 #
-# On new pictures with true captions, no two of which show the same. **Retrieval** as the paper does it: rank with ITC, which is
-# cheap, then let ITM judge the best few once more. **Writing**: does the caption that the model finds likeliest name the right
-# colour and shape? Since the world knows what is in a picture, we can judge any text about it, word by word:
+# Each of the three things that BLIP does, on new pictures with true captions. **Searching** as the paper does it: rank with
+# ITC, which is cheap, then let ITM judge the best few once more. **Judging**: true captions, and captions with one word
+# wrong; how many are judged right? **Writing**: is the text true? Both the likeliest text and one drawn as CapFilt draws it.
+# Since the world knows what is in a picture, we can judge any text about it, word by word:
 
 # %%
 def verdict(text: str, thing: Thing) -> str:
@@ -599,6 +600,9 @@ def verdict(text: str, thing: Thing) -> str:
 
 
 # %%
+from minivlm.evaluation import recall_at
+
+
 class Pool(NamedTuple):
     """Pictures of which no two show the same, and what is to be said of each."""
 
@@ -606,6 +610,7 @@ class Pool(NamedTuple):
     things: list[Thing]
     texts: list[str]
     pairs: Pairs
+    wrong: Int[Tensor, "b t"]  # texts that are wrong in one word
 
 
 def drawn_pool(name: str, draws: int = 1500) -> Pool:
@@ -613,7 +618,10 @@ def drawn_pool(name: str, draws: int = 1500) -> Pool:
     last = {text: row for row, text in enumerate(say(None)(scenes))}
     scenes = scenes[list(last.values())]
     pairs = Pairs(pixels_of(scenes), read_in(list(last)))
-    return Pool(scenes, [thing for (thing,) in things(scenes)], list(last), pairs)
+    rng = world.generator(f"{name} wrong")
+    wrong = WebCaptions(rng, 1.0, ("wrong colour", "wrong shape"), say(rng))(scenes)
+    shown = [thing for (thing,) in things(scenes)]
+    return Pool(scenes, shown, list(last), pairs, read_in(wrong.texts))
 
 
 test = [drawn_pool(f"test {number}") for number in range(run.pools)]
@@ -629,12 +637,13 @@ def in_words(ids: Int[Tensor, "b t"]) -> list[str]:
 @torch.no_grad()
 def ranked_first(
     model: BLIP, pixel_values: Tensor, ids: Tensor, best: int = 8
-) -> float:
-    """Recall@1, mean of both directions: the best few by ITC, ordered again by ITM."""
-    seen, right = model.see(pixel_values), []
+) -> tuple[float, float]:
+    """Recall@1, mean of both directions: by ITC alone; its best few by ITM."""
+    seen, by_itc, right = model.see(pixel_values), [], []
     alike = model.embed_image(pixel_values) @ model.embed_text(ids).T
     own = torch.arange(len(ids), device=ids.device)
     for square, texts_wanted in ((alike, True), (alike.T, False)):
+        by_itc.append(recall_at(1, square))
         found = square.topk(min(best, len(ids)), dim=1).indices
         scores = []
         for column in found.T:
@@ -643,31 +652,50 @@ def ranked_first(
             scores.append(yes - no)
         first = found.gather(1, torch.stack(scores, 1).argmax(1, keepdim=True))[:, 0]
         right.append((first == own).float().mean().item())
-    return sum(right) / 2
+    return sum(by_itc) / 2, sum(right) / 2
 
 
 @torch.no_grad()
 def captions_of(model: BLIP, pixel_values: Tensor, **how: Any) -> list[str]:
     texts = []
     for part in pixel_values.split(500):
-        texts += in_words(model.generate(part, max_new_tokens=12, **how))
+        texts += in_words(model.generate(part, max_new_tokens=8, **how))
     return texts
 
 
-def named_right(texts: Sequence[str], things: Sequence[Thing]) -> float:
+def truthful(texts: Sequence[str], things: Sequence[Thing]) -> float:
     """Share of texts that say the size, the colour and the shape, and nothing wrong."""
     pairs = zip(texts, things, strict=True)
     return sum(verdict(text, thing) == "true" for text, thing in pairs) / len(texts)
 
 
+@torch.no_grad()
+def judged_right(model: BLIP, pool: Pool) -> float:
+    """Mean of the shares of true texts believed and of wrong ones refused."""
+    images, ids = pool.pairs
+    believed = model.match(images, ids) >= 0.5
+    refused = model.match(images, pool.wrong) < 0.5
+    return (believed.float().mean() + refused.float().mean()).item() / 2
+
+
+NUCLEUS = dict(temperature=1.0, top_p=0.9)
+
+
 def measure(model: BLIP, pools: Sequence[Pool] = test) -> dict[str, float]:
     """Means over the pools."""
-    retrieval = [ranked_first(model, *pool.pairs) for pool in pools]
-    captions = [named_right(captions_of(model, pool.pairs.pixel_values), pool.things)
-                for pool in pools]  # fmt: skip
-    return dict(
-        retrieval=sum(retrieval) / len(pools), captions=sum(captions) / len(pools)
-    )
+    found = Counter()
+    generator = torch.Generator(lesson.device).manual_seed(0)
+    for pool in pools:
+        images, ids = pool.pairs
+        likeliest = captions_of(model, images)
+        drawn = captions_of(model, images, **NUCLEUS, generator=generator)
+        by_itc, then_itm = ranked_first(model, images, ids)
+        found["searching"] += then_itm
+        found["judging"] += judged_right(model, pool)
+        found["writing"] += truthful(drawn, pool.things)
+        found["ITC alone"] += by_itc
+        found["likeliest"] += truthful(likeliest, pool.things)
+    return {name: total / len(pools) for name, total in found.items()}
 
 
 def tell(name: str, found: dict[str, float]) -> None:
@@ -697,16 +725,16 @@ _ = train(judge, human_pairs, *tuning, "filter")
 # %%
 step = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
 generator = torch.Generator().manual_seed(0)
-how = dict(temperature=1.0, top_p=0.9, generator=generator)
-times = Counter(next_token(step, **how).item() for _ in range(1000))
+draw = lambda: next_token(step, **NUCLEUS, generator=generator).item()
+times = Counter(draw() for _ in range(1000))
 print("words of probability .5, .3, .15, .05:", dict(sorted(times.items())))
 
 # %% tags=["nbval-ignore-output"]
 generator = torch.Generator(lesson.device).manual_seed(lesson.seed)
-nucleus = dict(temperature=1.0, top_p=0.9, generator=generator)
+nucleus = dict(**NUCLEUS, generator=generator)
 web_things = [thing for (thing,) in things(web.scenes)]
 with torch.no_grad():
-    parts = [captioner.generate(part, max_new_tokens=12, **nucleus)
+    parts = [captioner.generate(part, max_new_tokens=8, **nucleus)
              for part in web_pairs.pixel_values.split(500)]  # fmt: skip
     longest = max(part.shape[1] for part in parts)
     new_ids = torch.cat([F.pad(p, (0, longest - p.shape[1])) for p in parts])
@@ -907,42 +935,62 @@ found["another picture"] = measure(cleaned, elsewhere)
 for name, numbers in found.items():
     tell(name, numbers)
 
-# %% tags=["nbval-ignore-output"]
-claim = "CapFilt's captions train a better captioner than the noisy ones"
-captions = {name.replace(",", "").replace(" ", "_"): numbers["captions"]
-            for name, numbers in found.items()}  # fmt: skip
-retrieval = {name.replace(",", "").replace(" ", "_"): numbers["retrieval"]
-             for name, numbers in found.items()}  # fmt: skip
-chance = 1 / len(test[0].texts)
-blind = dict(captions=captions.pop("another_picture"),
-             retrieval=retrieval.pop("another_picture"))  # fmt: skip
-lesson.record(claim, **captions, chance=chance, blind=blind["captions"])
-lesson.record("CapFilt's captions train a better searcher than the noisy ones",
-              **retrieval, chance=chance, blind=blind["retrieval"])  # fmt: skip
-false_thrown = [t for t, kind in zip(thrown, planted, strict=True) if kind in FALSE]
-lesson.record("the filter throws out false texts rather than true ones",
-              false=sum(false_thrown) / max(1, len(false_thrown)), true=clean_thrown,
-              precision=precision, recall=recall)  # fmt: skip
-gains = {name: found["CapFilt"][name] - found["noisy"][name] for name in found["noisy"]}
-lesson.expect(gains["captions"], at_least=0.0, what="the gain in captions")
-lesson.expect(gains["retrieval"], at_least=0.0, what="the gain in retrieval")
-lesson.expect(precision, at_least=0.7, what="the filter's precision")
-lesson.expect(captions["shuffled"], at_most=0.2, what="captions after shuffling")
+# %% tags=["nbval-ignore-output"] alt="A table: for each arm the share of pictures and texts found, judged right, written truthfully."
+columns = list(found["noisy"])
+table = torch.tensor([[row[name] for name in columns] for row in found.values()])
+plots.heatmap(table, list(found), columns, "share right", limits=(0, 1))
+plt.show()
 
-# %% tags=["nbval-ignore-output"] alt="Bars for writing and for retrieval: CapFilt and noisy, with the arms that were trained, a dot for each stored seed, and levels of chance and of another picture."
-fig, axes = plt.subplots(2, 1, figsize=(7.5, 5), sharex=True)
-for ax, numbers, name, of in (
-    (axes[0], captions, claim, "captions that say all, and all of it right"),
-    (axes[1], retrieval, "CapFilt's captions train a better searcher than the noisy"
-     " ones", "pairs found: recall@1"),
-):  # fmt: skip
-    over_seeds = lesson.stored(name)
-    values = {key.replace("_", " "): over_seeds.get(key) or [numbers[key]]
-              for key in dict(numbers) | over_seeds
-              if key not in ("chance", "blind")}  # fmt: skip
-    which = "captions" if numbers is captions else "retrieval"
-    plots.bars(values, "", chance, blind[which], highlight="CapFilt", ax=ax)
-    ax.set_title(of, loc="right")
+# %% tags=["nbval-ignore-output"]
+key_of = lambda name: name.replace(",", "").replace(" ", "_")
+levels = dict(searching=1 / len(test[0].texts), judging=1 / 2, writing=0.0)
+numbers = {
+    task: {key_of(arm): row[task] for arm, row in found.items()} for task in levels
+}
+blind = {task: row.pop("another_picture") for task, row in numbers.items()}
+lesson.record(
+    "trained on CapFilt's set it finds pairs better than on the noisy set",
+    **numbers["searching"], chance=levels["searching"], blind=blind["searching"],
+)  # fmt: skip
+lesson.record(
+    "trained on CapFilt's set it judges texts better than on the noisy set",
+    **numbers["judging"], chance=levels["judging"], blind=blind["judging"],
+)  # fmt: skip
+lesson.record(
+    "trained on CapFilt's set it writes the truth more often than on the noisy set",
+    **numbers["writing"], blind=blind["writing"],
+)  # fmt: skip
+false_thrown = [t for t, kind in zip(thrown, planted, strict=True) if kind in FALSE]
+lesson.record(
+    "the filter throws out false texts rather than true ones",
+    false_texts=sum(false_thrown) / max(1, len(false_thrown)), true_texts=clean_thrown,
+    precision=precision, recall=recall,
+)  # fmt: skip
+for task, row in numbers.items():
+    gain = row["CapFilt"] - row["noisy"]
+    lesson.expect(gain, at_least=0.0, what=f"the gain in {task}")
+lesson.expect(precision, at_least=0.7, what="the filter's precision")
+lesson.expect(numbers["searching"]["shuffled"], at_most=0.1, what="shuffled captions")
+
+# %% tags=["nbval-ignore-output"] alt="Bars for searching, judging and writing: CapFilt, noisy, and the arms that were trained, a dot for each stored seed, and levels of chance and of another picture."
+claims = {
+    "searching": "trained on CapFilt's set it finds pairs better than on the noisy set",
+    "judging": "trained on CapFilt's set it judges texts better than on the noisy set",
+    "writing": "trained on CapFilt's set it writes the truth more often than on the"
+    " noisy set",
+}
+fig, axes = plt.subplots(3, 1, figsize=(7.5, 6.5), sharex=True)
+for ax, (task, claim) in zip(axes, claims.items(), strict=True):
+    over_seeds = lesson.stored(claim)
+    keys = [k for k in numbers[task] | over_seeds if k not in ("chance", "blind")]
+    values = {
+        key.replace("_", " "): over_seeds.get(key) or [numbers[task][key]]
+        for key in keys
+    }
+    seen_levels = dict(chance=levels[task], blind=blind[task])
+    plots.bars(values, "", **seen_levels, highlight="CapFilt", ax=ax)
+    ax.set_title(task, loc="right")
+axes[-1].set_xlim(0, 1.15)
 plt.show()
 print(lesson.verdict())
 

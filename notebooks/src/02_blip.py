@@ -69,26 +69,26 @@ print(lesson)
 # nothing on it. The paper calls this CapFilt (section 3.3).
 
 # %% alt="Diagram: human and web pairs train a first BLIP; fine-tuned on human pairs it becomes a captioner, which writes a text for each web picture, and a filter, which judges the web's text and the written one; what is kept trains a new BLIP from scratch."
-ax = plots.diagram(9, 4.1)
-human_box = plots.box(ax, 0.1, 2.9, 1.5, 0.7, "human\npairs", "image")
-web_box = plots.box(ax, 0.1, 0.5, 1.5, 0.7, "web\npairs", "image")
-first = plots.box(ax, 2.0, 1.7, 1.2, 0.7, "first\nBLIP", "connector")
-captioner_box = plots.box(ax, 3.7, 2.6, 1.5, 0.7, "captioner", "text")
-filter_box = plots.box(ax, 3.7, 0.8, 1.5, 0.7, "filter", "loss")
-new_set = plots.box(ax, 5.9, 1.7, 1.4, 0.7, "new set", "image")
-second = plots.box(ax, 7.7, 1.7, 1.2, 0.7, "new\nBLIP", "connector")
-for given in (human_box, web_box):
-    plots.arrow(ax, given, first)
-plots.arrow(ax, first, captioner_box)
-plots.arrow(ax, first, filter_box)
+ax = plots.diagram(9, 3.9)
+human_box = plots.box(ax, 0.1, 3.0, 1.5, 0.75, "human\npairs", "image")
+web_box = plots.box(ax, 0.1, 0.3, 1.5, 0.75, "web\npairs", "image")
+first = plots.box(ax, 2.1, 1.55, 1.2, 0.75, "first\nBLIP", "connector")
+captioner_box = plots.box(ax, 3.9, 1.85, 1.3, 0.65, "captioner", "text")
+filter_box = plots.box(ax, 3.9, 0.35, 1.3, 0.65, "filter", "loss")
+new_set = plots.box(ax, 6.1, 1.55, 1.2, 0.75, "new set", "image")
+second = plots.box(ax, 7.8, 1.55, 1.1, 0.75, "new\nBLIP", "connector")
+plots.arrow(ax, human_box, (2.4, 2.3))
+plots.arrow(ax, (0.85, 1.05), (2.1, 1.75))
+plots.arrow(ax, (3.3, 2.05), captioner_box)
+plots.arrow(ax, (3.3, 1.7), (4.1, 1.0))
 plots.arrow(ax, captioner_box, filter_box)
-plots.arrow(ax, (1.6, 0.65), (3.7, 0.95))
-plots.arrow(ax, filter_box, new_set)
-plots.arrow(ax, (1.6, 3.4), (6.5, 2.4))
+plots.arrow(ax, (1.6, 0.6), filter_box)
+plots.arrow(ax, (5.2, 0.7), (6.4, 1.55))
+plots.arrow(ax, (1.6, 3.5), (6.6, 2.3))
 plots.arrow(ax, new_set, second)
-ax.text(4.6, 2.05, "written texts", ha="left", va="center")
-ax.text(2.6, 0.5, "web texts", ha="center", va="top")
-ax.text(6.6, 1.35, "texts that were kept", ha="center", va="top")
+ax.text(4.65, 1.4, "writes", ha="left", va="center")
+ax.text(2.7, 0.5, "every web text", ha="center", va="top")
+ax.text(5.9, 0.85, "what it keeps", ha="left", va="center")
 plt.show()
 
 # %% [markdown]
@@ -175,6 +175,7 @@ for ax, (name, causal, image) in zip(
     plots.heatmap(both, fmt="{:.0f}", title=name, limits=(0, 1), ax=ax)
     ax.set_yticks(range(5), rows if ax is axes[0] else [""] * 5)
     ax.set_xticks([2, 6], ["words", "image"])
+    ax.axvline(4.5, color="white", linewidth=4)
 plt.show()
 
 # %% [markdown]
@@ -399,7 +400,7 @@ for shared in SHARED_PARTS:
     print(f"{shared:26s}{ours:11.2f}{base:8.0f}")
 
 # %% [markdown]
-# The last column is that of table 3. What it bought there, in COCO's text recall@1 after fine-tuning: 77.3, 77.5, 78.4 and
+# The last column is that of table 3, to the million. What it bought there, in COCO's text recall@1 after fine-tuning: 77.3, 77.5, 78.4 and
 # 78.3. All but self-attention is as good as sharing nothing, and far smaller.
 
 # %% [markdown]
@@ -525,7 +526,8 @@ for kind, n in Counter(planted).most_common():
 # %% [markdown]
 # ### The first model
 #
-# It learns from all of it at once. We watch the three losses, each against what knowing nothing costs.
+# It learns from all of it at once, human and web. We watch the three losses, each against what knowing nothing costs.
+# (Comparing has a floor far above zero: there are so few different captions that batch and queue hold many of each.)
 
 # %%
 from minivlm.training import fit
@@ -589,7 +591,7 @@ draw_losses(losses)
 
 # %%
 def verdict(text: str, thing: Thing) -> str:
-    """What a text is of a picture with one thing: true, false, partly (nothing is wrong,
+    """What a text is of a picture with one thing: true, false, partly (nothing wrong,
     but size, colour or shape is missing), or nothing said.
     """
     known = {*world.COLOURS, *world.SHAPES, *world.SIZES}
@@ -1001,11 +1003,11 @@ print(lesson.verdict())
 #
 # | | paper | here |
 # | --- | --- | --- |
-# | pairs from people | COCO and Visual Genome, to fine-tune on COCO (section 4.1) | `run.human` true captions |
+# | pairs from people | COCO and Visual Genome; COCO to fine-tune on (section 4.1) | `run.human` true captions |
 # | pairs from the web | CC3M, CC12M, SBU; 115 million of LAION as well | `run.web`, of which `run.noise` are faulty |
-# | starts from | a ViT that knows ImageNet, BERT-base | nothing |
+# | starts from | a ViT that knows ImageNet, BERT-base | the eye of the course's CLIP; a text model that knows nothing |
 # | training | 20 epochs, batch 2880 on 32 GPUs | `run.steps` steps on one core |
-# | captions | any | one thing each |
+# | a caption | a sentence | size, colour and shape of one thing |
 # | the filter is measured by | how many of the written texts it rejects (table 2) | what was planted |
 # | noisy, filter, captioner, both | 78.4, 79.1, 79.7, 80.6 (COCO text recall@1, table 1) | the figure above |
 #

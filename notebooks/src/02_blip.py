@@ -573,9 +573,11 @@ def draw_losses(losses: dict[str, list[float]]) -> None:
     for ax, (task, values) in zip(axes, losses.items(), strict=True):
         window = max(1, len(values) // 40)
         smooth = torch.tensor(values).unfold(0, window, 1).mean(1)
+        ax.plot(smooth)
+        if nothing[task] is not None:
+            ax.axhline(nothing[task], color="#767676", linestyle=":")
         ax.set_ylim(0, 1.15 * max(smooth.max().item(), nothing[task] or 0))
-        plots.curves({"": (range(len(smooth)), smooth)}, "", nothing[task], ax=ax)
-        ax.set_title(names[task])
+        ax.set(title=names[task], xlabel="step; dotted: guessing")
     plt.show()
 
 
@@ -846,6 +848,8 @@ if shown:
         new_text = "✓ " + "\n".join(textwrap.wrap(written[i], 15))
         ax.text(0.5, -0.03, new_text, transform=ax.transAxes, color=plots.RIGHT,
                 ha="center", va="top", fontsize=11)  # fmt: skip
+    figure.set_figheight(figure.get_figheight() + 1.0)
+    figure.get_layout_engine().set(h_pad=0.1)
     plt.show()
 
 # %% [markdown]
@@ -865,40 +869,48 @@ for rows, good in ((lost, True), (passed, False)):
         plt.show()
 
 # %% [markdown]
-# ### Where a word looks
+# ### What a word needs
 #
-# The cross-attention of the grounded encoder, computed once more from its queries and keys: for two words of a caption, how
-# much of each patch they take (mean over heads, last layer).
+# Paint over one patch of a picture after another, and ask the new model's decoder how much more it is surprised by each word of
+# the true caption. (Attention weights would be easier to draw and say less: what the eye knows of a thing need not lie
+# where the thing is.)
 
-# %% tags=["nbval-ignore-output"] alt="Three pictures, and for each the attention of its colour word and its shape word to the sixteen patches: they lie on or near the thing."
+# %% tags=["nbval-ignore-output"] alt="Three pictures, and for each how much more surprising the size, the colour and the shape become when a patch is painted over; the maps lie on the thing or at its edge."
 @torch.no_grad()
-def looks(model: BLIP, pixel_values: Tensor, ids: Tensor) -> Float[Tensor, "b t n"]:
-    """How much each word takes from each patch, in the last layer."""
-    asked = []
-    cross = model.encoder.blocks[-1].cross
-    hook = cross.register_forward_pre_hook(lambda _, given: asked.append(given))
-    model.ground(model.see(pixel_values), ids)
-    hook.remove()
-    x, (keys, _), *_ = asked[0]
-    queries = rearrange(cross.q(x), "b t (nh hd) -> b nh t hd", nh=cross.heads)
-    weights = (queries @ keys.mT / math.sqrt(keys.shape[-1])).softmax(-1)
-    return weights.mean(1)[..., 1:]  # without the class token
+def surprise(model: BLIP, pixel_values: Tensor, ids: Tensor) -> Float[Tensor, "b t"]:
+    """Of the decoder, at each word but the first."""
+    said, keep = begin(ids, config.dec_id), model.keep(ids)
+    scores = model.decoder.logits(
+        model.decoder(said, model.see(pixel_values), True, keep)
+    )
+    return F.cross_entropy(scores[:, :-1].mT, ids[:, 1:], reduction="none")
+
+
+def needs(model: BLIP, pixel_values: Tensor, ids: Tensor) -> Float[Tensor, "t h w"]:
+    """How much is lost for each word of one text if a patch is painted over."""
+    grid, side = config.vision.grid, config.vision.patch_size
+    painted = pixel_values.repeat(grid * grid, 1, 1, 1)
+    background = pixel_values[0, :, :1, :1]
+    for i, image in enumerate(painted):
+        y, x = i // grid * side, i % grid * side
+        image[:, y : y + side, x : x + side] = background
+    ids = ids.expand(grid * grid, -1)
+    more = surprise(model, painted, ids) - surprise(model, pixel_values, ids[:1])
+    return more.T.reshape(-1, grid, grid)
 
 
 pool = test[0]
-maps = looks(cleaned, pool.pairs.pixel_values[:3], pool.pairs.ids[:3]).cpu()
-grid = config.vision.grid
-fig, axes = plt.subplots(3, 3, figsize=(6.5, 6.8))
+fig, axes = plt.subplots(3, 4, figsize=(8.4, 6.6))
 for i, (given, *others) in enumerate(axes):
     picture = world.render(pool.scenes[i], 64)[0]
     given.imshow(picture.permute(1, 2, 0))
-    given.set_title(pool.texts[i])
     given.axis("off")
-    pieces = tokenizer.pieces(pool.pairs.ids[i].tolist())
-    words = pool.things[i].colour, pool.things[i].shape
-    for ax, word in zip(others, words, strict=True):
-        place = [piece.strip() for piece in pieces].index(word)
-        plots.overlay(picture, maps[i, place].view(grid, grid), ax, word)
+    images, ids = pool.pairs
+    maps = needs(cleaned, images[i : i + 1], ids[i : i + 1]).cpu()
+    words = enumerate(pool.texts[i].split()[1:], 1)  # 0 is the article
+    for ax, (place, word) in zip(others, words, strict=True):
+        top = (0.0, max(1.0, maps[place].max().item()))
+        plots.overlay(picture, maps[place], ax, word, limits=top)
 plt.show()
 
 # %% [markdown]

@@ -50,10 +50,10 @@ plots.use_style()
 lesson = Lesson("02_blip")
 run = lesson.choose(
     cpu=dict(width=64, layers=2, batch=48, lr=2e-3, steps=500, queue=256,
-             human=400, web=4000, noise=0.7, tuning=150, tuning_lr=1e-3,
+             human=400, web=4000, noise=0.7, tuning=300, tuning_lr=2e-3,
              control_steps=100, pools=4),
     gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=2048,
-             human=1000, web=20000, tuning=800, tuning_lr=5e-4,
+             human=1000, web=20000, tuning=800, tuning_lr=1e-3,
              control_steps=500, pools=8),
     smoke=dict(batch=16, steps=3, human=40, web=120, tuning=2, control_steps=2,
                queue=32, pools=1),

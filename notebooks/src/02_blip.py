@@ -49,7 +49,7 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("02_blip")
 run = lesson.choose(
-    cpu=dict(width=64, layers=2, batch=48, lr=2e-3, steps=500, queue=256,
+    cpu=dict(width=64, layers=2, batch=32, lr=2e-3, steps=800, queue=256,
              human=400, web=4000, noise=0.7, tuning=300, tuning_lr=2e-3,
              control_steps=100, pools=4),
     gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=2048,
@@ -406,10 +406,10 @@ for shared in SHARED_PARTS:
 # %% [markdown]
 # ## Is it right?
 #
-# `data/reference` holds two small BLIPs in the released file format, with random weights, and what the reference
-# implementation (`transformers`) computes with them: a captioner (`BlipForConditionalGeneration`) and a filter
-# (`BlipForImageTextRetrieval`, both its heads). The classes of the cells above must compute the same. (Answering questions,
-# `BlipForQuestionAnswering`, is compared in `tests/parity`.)
+# `data/reference` holds three small BLIPs in the released file format, with random weights, and what the reference
+# implementation (`transformers`) computes with them: a captioner (`BlipForConditionalGeneration`), a filter
+# (`BlipForImageTextRetrieval`, both its heads), and one that answers questions (`BlipForQuestionAnswering`). The classes of the
+# cells above must compute the same.
 
 # %%
 from safetensors.torch import load_file
@@ -449,6 +449,14 @@ with torch.no_grad():
     cosines = judge.embed_image(pixel_values) @ judge.embed_text(ids).T
     compare("ITC, cosines", cosines, expected["itc"])
     compare("ITM, scores", judge.judge(judge.see(pixel_values), ids), expected["itm"])
+
+    answerer, expected = stored("blip_answers")
+    pixel_values, ids = expected["pixel_values"], expected["input_ids"]
+    asked = Questions(pixel_values, ids, expected["answer_ids"])
+    compare("loss of answers", answerer.loss(asked), expected["loss"])
+    length = expected["generated"].shape[1]
+    new = answerer.generate(pixel_values, ids, max_new_tokens=length)
+    print("written answers, word for word:", torch.equal(new, expected["generated"]))
 
 # %% [markdown]
 # And with any weights these must hold: what is shared is one object, self-attention is not; the text encoder knows no image

@@ -993,9 +993,9 @@ lesson.record(
     false_texts=sum(false_thrown) / max(1, len(false_thrown)), true_texts=clean_thrown,
     precision=precision, recall=recall,
 )  # fmt: skip
-for task, row in numbers.items():
-    gain = row["CapFilt"] - row["noisy"]
-    lesson.expect(gain, at_least=0.0, what=f"the gain in {task}")
+gain = {task: row["CapFilt"] - row["noisy"] for task, row in numbers.items()}
+lesson.expect(gain["writing"], at_least=0.2, what="the gain in writing")
+lesson.expect(gain["judging"], at_least=0.03, what="the gain in judging")
 lesson.expect(precision, at_least=0.7, what="the filter's precision")
 lesson.expect(numbers["searching"]["shuffled"], at_most=0.1, what="shuffled captions")
 
@@ -1022,7 +1022,13 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# TEXT ON RESULTS
+# **What it says.** On the noisy set the likeliest caption is nearly always right: no two lies about red stars agree, and the truth
+# wins the vote. But the lies have been learned as well, and a text that is *drawn* is true about as often as the web's. Matching
+# suffers most. Of the pairs it is told are right, half are not, and so it hardly leaves the line of guessing in this time;
+# on the new set it does. Searching, which ITM has the last word in, goes with it.
+#
+# What our comparison cannot show: that new captions tell *more* than the web's. Ours say all there is. And our lies are independent of
+# one another. The web's are not: where everybody calls a whale a fish, no vote helps, and no filter trained on the vote.
 #
 # ## Paper and toy
 #

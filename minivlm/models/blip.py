@@ -395,6 +395,7 @@ class BLIP(MED):
         """
         changes = {"momentum": None, **changes}
         copy = type(self)(replace(self.config, tasks=tasks, **changes))
+        copy = copy.to(self.vision.positions)  # where this one is, and as precise
         mine = self.state_dict()
         if lacks := [name for name in copy.state_dict() if name not in mine]:
             raise ValueError(

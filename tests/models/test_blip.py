@@ -432,3 +432,8 @@ def test_what_a_blip_was_not_made_for_is_refused(model):
     ):
         with pytest.raises(ValueError, match="this BLIP is for .* what you ask for needs"):
             ask()
+
+
+def test_a_copy_for_some_tasks_is_where_the_model_is():
+    judge = fresh().double().only("itc", "itm")
+    assert {p.dtype for p in judge.parameters()} == {torch.float64}

@@ -49,10 +49,10 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("02_blip")
 run = lesson.choose(
-    cpu=dict(width=64, layers=2, batch=32, lr=2e-3, steps=600, queue=64,
+    cpu=dict(width=64, layers=2, batch=32, lr=2e-3, steps=900, queue=64,
              human=400, web=4000, noise=0.7, tuning=300, tuning_lr=2e-3,
              control_steps=100, pools=4),
-    gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=2048,
+    gpu=dict(width=192, layers=4, batch=128, lr=1e-3, steps=6000, queue=256,
              human=1000, web=20000, tuning=800, tuning_lr=1e-3,
              control_steps=500, pools=8),
     smoke=dict(batch=16, steps=3, human=40, web=120, tuning=2, control_steps=2,
@@ -920,7 +920,7 @@ for i, (given, *others) in enumerate(axes):
     maps = needs(cleaned, images[i : i + 1], ids[i : i + 1]).cpu()
     words = enumerate(pool.texts[i].split()[1:], 1)  # 0 is the article
     for ax, (place, word) in zip(others, words, strict=True):
-        top = (0.0, max(1.0, maps[place].max().item()))
+        top = (0.0, max(0.3, maps[place].max().item()))
         plots.overlay(picture, maps[place], ax, word, limits=top)
 plt.show()
 

@@ -762,6 +762,9 @@ for name, n in Counter(of_written).most_common():
     print(f"{n / len(web):5.1%} {name:13s} such as: {example}")
 
 # %% [markdown]
+# Now and then a word comes from nowhere. That is label smoothing: a tenth of the probability is spread over all words, and where
+# the right one has a little less than 0.9, the nucleus takes in one of the others.
+#
 # **Judge.** Both texts of each web picture go before the filter, the web's and the written one; what ITM finds less likely
 # than one half is thrown out.
 
@@ -1020,10 +1023,13 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# **What it says.** On the noisy set the likeliest caption is nearly always right: no two lies about red stars agree, and the truth
-# wins the vote. But the lies have been learned as well, and a text that is *drawn* is true about as often as the web's. Matching
-# suffers most. Of the pairs it is told are right, half are not, and so it hardly leaves the line of guessing in this time;
-# on the new set it does. Searching, which ITM has the last word in, goes with it.
+# **What it says.** *Writing*: on the noisy set the likeliest caption is nearly always right all the same, because no two lies about red
+# stars agree, and the truth wins the vote. But the lies have been learned as well, and a text that is *drawn* is true about as
+# often as the web's. *Judging*: of the pairs that ITM is told are right, half are not, and in this time it hardly leaves the
+# line of guessing. On the new set it does. *Searching*: ITC alone forgives the noise, for the same reason as the vote; but ITM
+# has the last word, and one that guesses spoils the order. Compare the columns `searching` and `ITC alone`.
+#
+# So much of what noise costs hides where one takes the likeliest answer, and shows where a model must say how sure it is.
 #
 # What our comparison cannot show: that new captions tell *more* than the web's. Ours say all there is. And our lies are independent of
 # one another. The web's are not: where everybody calls a whale a fish, no vote helps, and no filter trained on the vote.

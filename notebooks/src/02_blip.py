@@ -1033,6 +1033,8 @@ print(lesson.verdict())
 #
 # The other arms (`MINIVLM_ARMS=all`) divide the work otherwise than the paper does, where the captioner alone brings more than the filter
 # alone. Here the filter alone brings nearly all of it, and the captioner alone little: it adds true texts and leaves the lies in.
+# Nor is it a matter of compute: trained on the noisy set for as long as all of CapFilt takes, the model gets better at judging, but it
+# also learns the lies by heart, and even its likeliest captions get worse.
 #
 # What our comparison cannot show: that new captions tell *more* than the web's. Ours say all there is. And our lies are independent of
 # one another. The web's are not: where everybody calls a whale a fish, no vote helps, and no filter trained on the vote.

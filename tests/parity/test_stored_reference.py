@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from transformers import (
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
     CLIPModel,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
@@ -16,7 +17,7 @@ from minivlm import checkpoints
 from minivlm.language.bert import BertConfig
 from minivlm.language.decoder import Decoder, DecoderConfig, Texts
 from minivlm.language.generate import generate
-from minivlm.models.blip import BLIP, BLIPConfig
+from minivlm.models.blip import BLIP, BLIPConfig, Questions, begin
 from minivlm.models.clip import CLIP, Pairs
 from minivlm.models.llava import Chats, LLaVA, LLaVAConfig
 from minivlm.vision.vit import ViTConfig
@@ -29,7 +30,8 @@ LLAMA_FOLDER = write_reference.FOLDER / "llama"
 LLAVA_FOLDER = write_reference.FOLDER / "llava"
 CAPTIONER_FOLDER = write_reference.FOLDER / "blip_captioner"
 FILTER_FOLDER = write_reference.FOLDER / "blip_filter"
-FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER, CAPTIONER_FOLDER, FILTER_FOLDER)
+ANSWERS_FOLDER = write_reference.FOLDER / "blip_answers"
+FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER, CAPTIONER_FOLDER, FILTER_FOLDER, ANSWERS_FOLDER)
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
@@ -142,6 +144,13 @@ def test_the_stored_blips_are_those_of_the_command_and_the_references():
         same(load_file(folder / "expected.safetensors"), given | outputs(reference, given), 1e-5)
 
 
+def test_the_stored_blip_that_answers_is_that_of_the_command_and_the_references():
+    reference, given = BlipForQuestionAnswering.from_pretrained(ANSWERS_FOLDER).eval(), write_reference.blip_questions()
+    same(reference.state_dict(), write_reference.blip_answers().state_dict())
+    outputs = write_reference.blip_answers_outputs(reference, given)
+    same(load_file(ANSWERS_FOLDER / "expected.safetensors"), given | outputs, 1e-5)
+
+
 def read_blip(folder) -> BLIP:
     """As a notebook does it."""
     sizes, state = checkpoints.read(folder)
@@ -171,6 +180,17 @@ def test_our_blips_give_the_stored_numbers_as_a_notebook_computes_them():
     close(judge.judge(judge.see(pixels), ids), expected["itm"])
     assert expected["itc"].std() > 0.03
     assert expected["itm"].std() > 0.1
+
+
+@torch.no_grad()
+def test_our_blip_gives_the_stored_answers_as_a_notebook_computes_them():
+    model, expected = read_blip(ANSWERS_FOLDER), load_file(ANSWERS_FOLDER / "expected.safetensors")
+    pixels, ids = expected["pixel_values"], expected["input_ids"]
+    asked = Questions(pixels, ids, begin(expected["answer_ids"], blip.CLS))
+    torch.testing.assert_close(model.loss(asked), expected["loss"], atol=1e-5, rtol=0)
+    written = expected["generated"]
+    assert torch.equal(model.generate(pixels, ids, max_new_tokens=written.shape[1]), written)
+    assert len({tuple(row) for row in written.tolist()}) > 1, "answers that are all the same compare little"
 
 
 def test_it_is_small_and_complete():

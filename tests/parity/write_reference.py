@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import (
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
     CLIPModel,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
@@ -216,6 +217,29 @@ def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tenso
     }
 
 
+def blip_answers() -> BlipForQuestionAnswering:
+    """The random BLIP that answers questions and is stored."""
+    return blip.build(BlipForQuestionAnswering, blip.ONE_WIDTH, seed=25)
+
+
+def blip_questions() -> dict[str, Tensor]:
+    """Three images, questions and answers, without padding (see `their_answers` in `cases/blip.py`)."""
+    given = blip.inputs(blip.ENC, seed=14)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["right"][:, : min(blip.LENGTHS)],
+        "answer_ids": given["answer_right"][:, :3],
+    }
+
+
+@torch.no_grad()
+def blip_answers_outputs(model: BlipForQuestionAnswering, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: the loss of the answers, and answers, greedily."""
+    ids, pixels = given["input_ids"], given["pixel_values"]
+    written = model.generate(ids, pixels, max_new_tokens=BLIP_NEW, do_sample=False)
+    return {"loss": model(ids, pixels, labels=given["answer_ids"]).loss, "generated": written[:, 1:]}
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
@@ -224,6 +248,7 @@ def write(folder: Path) -> None:
         ("llava", llava_model(), llava_inputs(), llava_outputs),
         ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
         ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
+        ("blip_answers", blip_answers(), blip_questions(), blip_answers_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     CLIPModel,
@@ -22,7 +24,7 @@ from transformers import (
 )
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import blip, clip, decoder, llava
+from tests.parity.cases import blip, blip2, clip, decoder, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -216,6 +218,64 @@ def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tenso
     }
 
 
+BLIP2_SEED, BLIP2_NEW = 7, 10
+MATCHER_SEED = 8
+
+
+def blip2_model() -> Blip2ForConditionalGeneration:
+    """The random BLIP-2, with an OPT behind it, that is stored."""
+    return blip2.build(blip2.OPT, BLIP2_SEED)
+
+
+def blip2_inputs() -> dict[str, Tensor]:
+    """Four images in three texts (two, one, one), padded on the left."""
+    given = blip2.inputs(blip2.OPT)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def blip2_outputs(model: Blip2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: images as words, scores, and what it writes on, greedily."""
+    result = model(**given)
+    ids, pixels, mask = given["input_ids"], given["pixel_values"], given["attention_mask"]
+    how = {"max_new_tokens": BLIP2_NEW, "do_sample": False, "pad_token_id": 0}
+    written = model.generate(pixels, ids, attention_mask=mask, **how)
+    return {
+        "image_features": model.get_image_features(pixels).pooler_output,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
+def matcher_model() -> Blip2ForImageTextRetrieval:
+    """The random retrieval model of BLIP-2 that is stored."""
+    return blip2.build(blip2.MATCHER, MATCHER_SEED)
+
+
+def matcher_inputs() -> dict[str, Tensor]:
+    """Three images and three texts, padded on the right."""
+    given = blip2.matcher_inputs(blip2.MATCHER)
+    return {"pixel_values": given["pixel_values"], "input_ids": given["ids"], "attention_mask": given["mask"]}
+
+
+@torch.no_grad()
+def matcher_outputs(model: Blip2ForImageTextRetrieval, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: unit vectors, cosines of all with all, and scores of the pairs."""
+    alone = model(**given, use_image_text_matching_head=False)
+    return {
+        "image_embeds": alone.image_embeds,
+        "text_embeds": alone.text_embeds,
+        "itc": alone.logits_per_image,
+        "itm": model(**given, use_image_text_matching_head=True).logits_per_image,
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
@@ -224,6 +284,8 @@ def write(folder: Path) -> None:
         ("llava", llava_model(), llava_inputs(), llava_outputs),
         ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
         ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
+        ("blip2", blip2_model(), blip2_inputs(), blip2_outputs),
+        ("blip2_matcher", matcher_model(), matcher_inputs(), matcher_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

@@ -82,18 +82,18 @@ eye = seeing(0.1, "stage 1: learn to find what texts say")
 plots.box(ax, 0.1, 1.5, 3.9, 0.8, "", "connector")
 ax.text(0.2, 2.42, "Q-Former", ha="left", va="bottom")
 for i in range(4):
-    asks = plots.box(ax, 1.15 + 0.42 * i, 1.7, 0.36, 0.4, "q", "connector")
-    plots.arrow(ax, (1.95, 0.7), (1.33 + 0.42 * i, 1.7))
-plots.box(ax, 2.95, 1.7, 0.95, 0.4, "a red star", "text")
+    plots.box(ax, 0.3 + 0.55 * i, 1.7, 0.45, 0.4, "query", "connector")
+    plots.arrow(ax, (1.95, 0.7), (0.52 + 0.55 * i, 1.5))
+plots.box(ax, 2.75, 1.7, 1.1, 0.4, "a red star", "text")
 for i, (task, x) in enumerate((("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3))):
     loss = plots.box(ax, x - 0.4, 2.95, 0.8, 0.5, task, "loss")
     plots.arrow(ax, (x, 2.3), loss)
 
 eye = seeing(4.6, "stage 2: learn to be read")
-plots.box(ax, 5.3, 1.5, 2.0, 0.8, "", "connector")
+plots.box(ax, 4.8, 1.5, 2.5, 0.8, "", "connector")
 for i in range(4):
-    plots.box(ax, 5.5 + 0.42 * i, 1.7, 0.36, 0.4, "q", "connector")
-    plots.arrow(ax, (6.3, 0.7), (5.68 + 0.42 * i, 1.7))
+    plots.box(ax, 4.98 + 0.55 * i, 1.7, 0.45, 0.4, "query", "connector")
+    plots.arrow(ax, (6.45, 0.7), (5.2 + 0.55 * i, 1.5))
 linear = plots.box(ax, 7.6, 1.65, 0.7, 0.5, "linear", "connector")
 plots.arrow(ax, (7.3, 1.9), linear)
 words = plots.box(ax, 5.3, 2.85, 3.6, 0.6, "language model", "text", frozen=True)
@@ -179,19 +179,23 @@ keep = torch.tensor([[True, True, True, True, False]])
 masks = {
     "ITC: which text?": itc_mask(4, keep),
     "ITM: this text?": itm_mask(4, keep),
-    "ITG: write it": itg_mask(4, keep),
+    "ITG: write one": itg_mask(4, keep),
 }
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4))
 for (title, mask), ax in zip(masks.items(), axes, strict=True):
     names = [f"q{i + 1}" for i in range(4)] + words
+    names[4] = "[DEC]" if title.startswith("ITG") else "[CLS]"
     ax.imshow(mask[0], cmap="cividis", vmin=0, vmax=1)
+    for edge in range(8):
+        ax.axhline(edge + 0.5, color="white", lw=0.4)
+        ax.axvline(edge + 0.5, color="white", lw=0.4)
     ax.set_xticks(range(9), names, rotation=90)
-    ax.set_yticks(range(9), names if ax is axes[0] else [""] * 9)
+    ax.set_yticks(range(9), names)
     ax.axhline(3.5, color="white", lw=2)
     ax.axvline(3.5, color="white", lw=2)
     ax.set_title(title)
     ax.tick_params(length=0)
-axes[0].set_ylabel("row sees (yellow) ...")
+axes[0].set_ylabel("this row may see (yellow)")
 plt.show()
 
 # %% [markdown]

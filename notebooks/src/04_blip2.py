@@ -85,7 +85,7 @@ for i in range(4):
     plots.box(ax, 0.3 + 0.55 * i, 1.7, 0.45, 0.4, "query", "connector")
     plots.arrow(ax, (1.95, 0.7), (0.52 + 0.55 * i, 1.5))
 plots.box(ax, 2.75, 1.7, 1.1, 0.4, "a red star", "text")
-for i, (task, x) in enumerate((("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3))):
+for task, x in (("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3)):
     loss = plots.box(ax, x - 0.4, 2.95, 0.8, 0.5, task, "loss")
     plots.arrow(ax, (x, 2.3), loss)
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import minivlm.models.blip2_stage1
 from minivlm.connectors.qformer import QFormerConfig, itm_mask

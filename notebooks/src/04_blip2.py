@@ -82,7 +82,7 @@ eye = seeing(0.1, "stage 1: learn to find what texts say")
 plots.box(ax, 0.1, 1.5, 3.9, 0.8, "", "connector")
 ax.text(0.2, 2.42, "Q-Former", ha="left", va="bottom")
 for i in range(4):
-    plots.box(ax, 0.3 + 0.55 * i, 1.7, 0.45, 0.4, "query", "connector")
+    plots.box(ax, 0.3 + 0.55 * i, 1.7, 0.45, 0.4, f"q{i + 1}", "connector")
     plots.arrow(ax, (1.95, 0.7), (0.52 + 0.55 * i, 1.5))
 plots.box(ax, 2.75, 1.7, 1.1, 0.4, "a red star", "text")
 for task, x in (("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3)):
@@ -92,7 +92,7 @@ for task, x in (("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3)):
 eye = seeing(4.6, "stage 2: learn to be read")
 plots.box(ax, 4.8, 1.5, 2.5, 0.8, "", "connector")
 for i in range(4):
-    plots.box(ax, 4.98 + 0.55 * i, 1.7, 0.45, 0.4, "query", "connector")
+    plots.box(ax, 4.98 + 0.55 * i, 1.7, 0.45, 0.4, f"q{i + 1}", "connector")
     plots.arrow(ax, (6.45, 0.7), (5.2 + 0.55 * i, 1.5))
 linear = plots.box(ax, 7.6, 1.65, 0.7, 0.5, "linear", "connector")
 plots.arrow(ax, (7.3, 1.9), linear)
@@ -494,7 +494,7 @@ from minivlm.evaluation.zero_shot import recall_at
 from minivlm.training import fit, frozen
 
 rng = world.generator("validation pairs")
-val_pictures = world.draw_scenes(rng, min(100, 4 * run.test), objects=(1, 3))
+val_pictures = world.draw_scenes(rng, min(100, run.test), objects=(1, 3))
 val_texts = to_read([told(rng, these) for these in things(val_pictures)])
 val_pixels = pixels_of(val_pictures)
 
@@ -553,7 +553,7 @@ plt.show()
 # %%
 from minivlm.world import frozen as eval_sets
 
-retrieval = eval_sets.load("captions")[: min(256, 10 * run.test)]
+retrieval = eval_sets.load("captions")[: min(256, run.test)]
 
 
 @torch.no_grad()
@@ -873,7 +873,7 @@ if lesson.all_arms:
 
 # %%
 final = eval_sets.load("questions").of(*KINDS)
-final = final[list(range(min(len(final), 40 * run.test)))]
+final = final[list(range(min(len(final), 4 * run.test)))]
 final_pixels = pixels_of(final.samples)
 found = {name: accuracy(arm, final_pixels, final.rows) for name, arm in arms.items()}
 blank = torch.full_like(final_pixels, final_pixels.mean().item())
@@ -976,7 +976,7 @@ print(lesson.verdict())
 
 # %%
 print(f"{'':10s}{'tokens':>7s}{'GFLOP to read':>15s}{'cache, KiB':>12s}")
-for name, config in released.items() | {("ours", model.config)}:
+for name, config in (released | {"ours": model.config}).items():
     n, words = config.image_tokens, config.language
     with torch.device("meta"):
         reader = (OPT if isinstance(words, OPTConfig) else Decoder)(words)

@@ -260,6 +260,20 @@ print("mean query:", [round(x, 2) for x in mean_of.tolist()])
 
 # %% include="minivlm.models.blip2_stage1:vit_g, tiny_vit, Stage1Config, Stage1"
 
+# %%
+schools = {
+    "released": Stage1Config.released(),
+    "small": Stage1Config.tiny(100, dec_id=1),
+}
+for name, config in schools.items():
+    with torch.device("meta"):
+        big = Stage1(config)
+    big.freeze()
+    each = [(p.numel() / 1e6, p.requires_grad) for p in big.parameters()]
+    n, learn = sum(n for n, _ in each), sum(n for n, learns in each if learns)
+    print(f"{name:9s}{n:8.1f} million, {learn:.1f} learn;", end=" ")
+    print(f"{config.vision.grid**2} patches, {config.qformer.queries} queries")
+
 # %% [markdown]
 # ### The language model
 #

@@ -34,15 +34,15 @@ def attention_maps(decoder: nn.Module, **inputs: Any) -> Float[Tensor, "layers b
 
 @torch.no_grad()
 def attention_during(look: Callable[[], Any], layers: Iterable[nn.Module]) -> Float[Tensor, "calls b nh t n"]:
-    """The weights of attention layers while `look()` runs, in the order in which they are called: `[call, b, head, i, j]` is how
-    much place i takes from place j. For a Q-Former, from each patch:
+    """The weights of attention layers while `look()` runs, in the order in which they are called: `[call, b, head, i, j]` is
+    how much place i takes from place j. For a Q-Former, from each patch:
 
         looking = [block.cross for block in model.qformer.blocks if block.looks]
         maps = attention_during(lambda: model.embed_image(pixel_values), looking)
 
     Args:
         look: runs the model that the layers are part of.
-        layers: of the kind of `CrossAttention`, `Attention` or `GroupedQueryAttention`: what they have decides how they are read.
+        layers: such as `CrossAttention`, `Attention` or `GroupedQueryAttention`: what they have decides how they are read.
 
     Raises:
         ValueError: none of the layers is called, they look at unequal numbers of places, or one has a cache.

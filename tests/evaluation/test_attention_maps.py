@@ -65,7 +65,9 @@ def qformer():
 def outcome(layer):
     """What a layer was given and what it gave, when it is called."""
     seen = {}
-    layer.register_forward_hook(lambda module, args, named, out: seen.update(args=args, **named, out=out), with_kwargs=True)
+    layer.register_forward_hook(
+        lambda module, args, named, out: seen.update(args=args, **named, out=out), with_kwargs=True
+    )
     return seen
 
 
@@ -118,7 +120,7 @@ def test_what_cannot_be_looked_at(qformer, decoder):
         attention_during(lambda: qformer(ids=torch.zeros(1, 2, dtype=torch.long)), looking)
     with pytest.raises(ValueError, match=r"shapes \[\(1, 2, 3, 3\), \(1, 2, 3, 7\)\]; look at those of one shape"):
         attention_during(lambda: qformer(image), [qformer.blocks[0].attention, *looking])
+    ids, cache = torch.randint(40, (1, 5)), decoder.new_cache(8)
     with pytest.raises(ValueError, match="a layer has a cache"):
-        ids, cache = torch.randint(40, (1, 5)), decoder.new_cache(8)
         attention_during(lambda: decoder.features(ids, cache=cache), [decoder.blocks[0].attention])
     assert not any(layer._forward_pre_hooks for layer in looking), "a hook was left behind"

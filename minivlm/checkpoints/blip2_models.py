@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from minivlm.checkpoints import llama, llava
 from minivlm.checkpoints.clip import check_images
 from minivlm.connectors.qformer import QFormerConfig, itm_mask
-from minivlm.models.blip2 import BLIP2, Matcher, similarity
+from minivlm.models.blip2 import BLIP2
+from minivlm.models.blip2_stage1 import Matcher, similarity
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from minivlm.connectors.qformer import QFormerConfig, itm_mask
 from minivlm.connectors.splice import splice
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.generate import generate
-from minivlm.models.blip2 import BLIP2, BLIP2Config, vit_g
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import vit_g
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from minivlm.evaluation import probes
-from minivlm.models.blip2 import BLIP2, BLIP2Config, Stage1
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import Stage1
 from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig, Instructions, reading_mask, shares
 from tests.models.test_blip2 import (
     IMAGE,

@@ -14,15 +14,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     CLIPModel,
+    InstructBlipForConditionalGeneration,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
 )
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import blip, clip, decoder, llava
+from tests.parity.cases import blip, blip2, clip, decoder, instructblip, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -216,6 +219,100 @@ def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tenso
     }
 
 
+BLIP2_SEED, BLIP2_NEW = 7, 10
+MATCHER_SEED = 8
+
+
+def blip2_model() -> Blip2ForConditionalGeneration:
+    """The random BLIP-2, with an OPT behind it, that is stored."""
+    return blip2.build(blip2.OPT, BLIP2_SEED)
+
+
+def blip2_inputs() -> dict[str, Tensor]:
+    """Four images in three texts (two, one, one), padded on the left."""
+    given = blip2.inputs(blip2.OPT)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def blip2_outputs(model: Blip2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: images as words, scores, and what it writes on, greedily."""
+    result = model(**given)
+    ids, pixels, mask = given["input_ids"], given["pixel_values"], given["attention_mask"]
+    how = {"max_new_tokens": BLIP2_NEW, "do_sample": False, "pad_token_id": 0}
+    written = model.generate(pixels, ids, attention_mask=mask, **how)
+    return {
+        "image_features": model.get_image_features(pixels).pooler_output,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
+def matcher_model() -> Blip2ForImageTextRetrieval:
+    """The random retrieval model of BLIP-2 that is stored."""
+    return blip2.build(blip2.MATCHER, MATCHER_SEED)
+
+
+def matcher_inputs() -> dict[str, Tensor]:
+    """Three images and three texts, padded on the right."""
+    given = blip2.matcher_inputs(blip2.MATCHER)
+    return {"pixel_values": given["pixel_values"], "input_ids": given["ids"], "attention_mask": given["mask"]}
+
+
+@torch.no_grad()
+def matcher_outputs(model: Blip2ForImageTextRetrieval, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: unit vectors, cosines of all with all, and scores of the pairs."""
+    alone = model(**given, use_image_text_matching_head=False)
+    return {
+        "image_embeds": alone.image_embeds,
+        "text_embeds": alone.text_embeds,
+        "itc": alone.logits_per_image,
+        "itm": model(**given, use_image_text_matching_head=True).logits_per_image,
+    }
+
+
+INSTRUCTBLIP_SEED = 4
+
+
+def instructblip_model() -> InstructBlipForConditionalGeneration:
+    """The random InstructBLIP, with a LLaMA behind it, that is stored."""
+    return instructblip.build(blip2.LLAMA, INSTRUCTBLIP_SEED)
+
+
+def instructblip_inputs() -> dict[str, Tensor]:
+    """BLIP-2's four images in three texts, and an instruction for each image, padded on the right."""
+    given = instructblip.inputs(blip2.LLAMA)
+    return {
+        "pixel_values": given["pixel_values"],
+        "qformer_input_ids": given["asked"],
+        "qformer_attention_mask": given["asked_mask"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def instructblip_outputs(model: InstructBlipForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: images as words, with what is asked of each; scores, and what it writes on, greedily."""
+    prompt = {name: tensor for name, tensor in given.items() if name != "labels"}
+    written = model.generate(**prompt, max_new_tokens=BLIP2_NEW, do_sample=False, pad_token_id=0)
+    result = model(**given)
+    images = (given["pixel_values"], given["qformer_input_ids"], given["qformer_attention_mask"])
+    return {
+        "image_features": model.get_image_features(*images).pooler_output,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, given["input_ids"].shape[1] :],
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
@@ -224,6 +321,9 @@ def write(folder: Path) -> None:
         ("llava", llava_model(), llava_inputs(), llava_outputs),
         ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
         ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
+        ("blip2", blip2_model(), blip2_inputs(), blip2_outputs),
+        ("blip2_matcher", matcher_model(), matcher_inputs(), matcher_outputs),
+        ("instructblip", instructblip_model(), instructblip_inputs(), instructblip_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

@@ -1,0 +1,708 @@
+# %% [markdown] header="instructblip"
+
+# %% [markdown]
+# A BLIP-2 looks at an image once, and what it brings back is the same whatever you ask. If you want to know what colour the
+# star is, it has already decided what to tell you. InstructBLIP changes one thing: it **says the question aloud before
+# anybody looks**. The instruction enters the Q-Former beside the queries, so they can ask the image for what is wanted. Not a
+# single token is added to what the language model reads.
+#
+# The second idea is about data. Twenty-six public data sets were turned into instructions, thirteen of them to train on and
+# thirteen to test on (abstract), and these are of very different sizes. How often should a model see the small ones?
+#
+# **You will be able to**
+# - build InstructBLIP from BLIP-2 in a few lines, and say what each of the two readers of an instruction does with it;
+# - show that the same image becomes other words for another question, and where the queries looked for each;
+# - measure what that buys when few queries must do, and what is left of it when there are many;
+# - balance tasks of unequal size by the roots of their sizes, and say what that is a compromise between.
+#
+# **You need** [04 · BLIP-2](04_blip2.ipynb), whose Q-Former this is. Training takes about two minutes on one core; plan an
+# hour for the rest.
+
+# %%
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from minivlm import backbones, plots, world
+from minivlm.connectors.qformer import QFormerConfig, itm_mask
+from minivlm.connectors.splice import splice
+from minivlm.course.exercises import check
+from minivlm.course.lesson import Lesson
+from minivlm.language.chat import Chat
+from minivlm.language.decoder import DecoderConfig
+from minivlm.language.generate import generate
+from minivlm.models.blip2 import BLIP2, BLIP2Config, vit_g
+from minivlm.vision.processor import normalize
+from minivlm.vision.vit import ViTConfig
+
+plots.use_style()
+lesson = Lesson("07_instructblip")
+run = lesson.choose(
+    cpu=dict(queries=2, steps=500, batch=32, lr=2e-3, test=300, size=4000),
+    gpu=dict(queries=2, steps=6000, batch=128, lr=1e-3, test=600, size=40000),
+    smoke=dict(steps=2, batch=8, test=24, size=64),
+)  # fmt: skip
+print(lesson)
+
+# %% [markdown]
+# ## The idea in one picture
+#
+# The instruction is read **twice**: by the Q-Former, beside the queries, and by the language model, behind what the queries
+# have found. Eye and language model are frozen. Cross out the upper arrow and you have BLIP-2.
+
+# %% alt="Diagram: an image goes through a frozen vision encoder into a Q-Former; an instruction goes into the Q-Former beside the queries and into the frozen language model; the queries' outputs become words before the instruction; the answer comes out."
+ax = plots.diagram(9, 4.1)
+image = plots.box(ax, 0.1, 2.4, 1.0, 0.8, "image", "image")
+eye = plots.box(ax, 1.6, 2.4, 1.3, 0.8, "vision\nencoder", "image", frozen=True)
+former = plots.box(ax, 3.5, 2.1, 2.0, 1.4, "Q-Former:\nqueries and\nwords, together", "connector")
+linear = plots.box(ax, 6.0, 2.4, 1.0, 0.8, "linear\nlayer", "connector")
+asked = plots.box(ax, 0.1, 0.2, 2.8, 0.6, "what colour is the star?", "text")
+words = plots.box(ax, 4.3, 0.2, 3.1, 0.9, "language model", "text", frozen=True)
+answer = plots.box(ax, 7.9, 0.35, 0.9, 0.6, "red.", "loss")
+for start, end in ((image, eye), (eye, former), (former, linear), (words, answer)):
+    plots.arrow(ax, start, end)
+plots.arrow(ax, (6.5, 2.4), (6.5, 1.1))
+plots.arrow(ax, asked, words)
+plots.arrow(ax, (2.6, 0.8), (4.0, 2.1), colour="#D55E00")
+ax.text(3.0, 1.65, "new here", ha="right", va="center", color="#D55E00")
+ax.text(6.65, 1.7, "a word for\neach query", ha="left", va="center")
+ax.text(4.5, 3.75, "queries look at the image; the words beside them do not", ha="center")
+plt.show()
+
+# %% [markdown]
+# ## Build
+#
+# ### What BLIP-2 cannot do
+#
+# Two questions about one picture, asked of a BLIP-2 with random weights. The scores behind them differ, of course: the
+# language model has read the question. But it has read it too late.
+
+# %%
+torch.manual_seed(0)
+tokenizer = backbones.world_tokenizer()
+image_id = tokenizer.encode("<image>")[0]
+small = BLIP2(BLIP2Config.tiny(len(tokenizer), image_id, width=48)).eval()
+some = world.draw_scenes(world.generator("two"), 1, objects=(3, 3))
+pixels = world.render(some, 32)
+questions = ["what colour is the star?", "how many things are there?"]
+with torch.no_grad():
+    first, second = (small.embed_image(pixels) for _ in questions)
+print(f"an image is {first.shape[1]} words of width {first.shape[2]},")
+print("the same ones for both questions:", torch.equal(first, second))
+
+# %% [markdown]
+# `embed_image` of a BLIP-2 has no argument for a question. That is the whole problem.
+#
+# ### Reading beside the queries
+#
+# BLIP-2's Q-Former can read: it did so in its first stage, and was made deaf for the second. InstructBLIP leaves it its ears.
+# Who sees whom is a mask again, and it is that of image-text matching: **all see all**, but for padding.
+
+# %% include="minivlm.models.instructblip:reading_mask"
+
+# %% alt="The mask of two instructions beside three queries: every place sees every place, except that the second instruction's two padded columns are dark."
+asked = tokenizer.batch(["the star?", "how many things?"], length=16)[:, 1:]
+mask = reading_mask(3, 2, asked, asked != tokenizer.pad)
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+for row, ax in enumerate(axes):
+    names = ["q1", "q2", "q3", *tokenizer.pieces(asked[row].tolist())]
+    plots.heatmap(mask[row].float(), names, names, fmt="{:.0f}", limits=(0, 1), ax=ax)
+axes[0].set(ylabel="this row ...")
+axes[0].set_title("... may see this column", loc="left")
+plt.show()
+try:
+    reading_mask(3, 1, asked, None)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ### InstructBLIP
+#
+# And this is the model: a BLIP-2 whose methods take what is `asked` of each image. What is asked of it comes in the
+# Q-Former's own words. (In the released models those are BERT's, while the language model has Vicuna's or T5's; so an
+# instruction is tokenized twice.) Of what comes out of the Q-Former, only the queries go on: the words beside them have done
+# their part.
+
+# %% include="minivlm.models.instructblip:InstructBLIPConfig, Instructions, InstructBLIP"
+
+# %% [markdown]
+# With `asked=None` it is a BLIP-2. So the model without the idea is one argument away, and has the same start.
+#
+# Our eye is the course's CLIP without its last layer (the paper's is EVA-CLIP's ViT-g without its last), our language model
+# the course's, which has read a great deal about this world and never saw a picture. The paper's Q-Former comes from a BLIP-2
+# that was trained before, and before that from BERT. **Ours starts from nothing**, but for one thing: its words begin as the
+# language model's (the same vocabulary and width), since somebody who cannot read cannot be told anything.
+
+# %%
+size = "gpu" if lesson.large and "language-gpu" in backbones.built() else "cpu"
+seen_sizes, seen = backbones.read(f"vision-{size}")
+read_sizes, read = backbones.read(f"language-{size}")
+vision_config = ViTConfig(**seen_sizes["vision"])
+vision_config = replace(vision_config, layers=vision_config.layers - 1)
+language_config = DecoderConfig(**read_sizes)
+about = backbones.card(f"vision-{size}")
+mean, std = about["pixel_mean"], about["pixel_std"]
+patches = vision_config.grid**2
+
+
+def untrained(queries: int) -> InstructBLIP:
+    """The two frozen parts as they came, and between them one that knows nothing."""
+    torch.manual_seed(lesson.seed)
+    d = language_config.width
+    sizes = dict(layers=4, heads=4, hidden=2 * d, seen=vision_config.width)
+    former = QFormerConfig(queries, d, vocab_size=len(tokenizer), **sizes)
+    config = InstructBLIPConfig(vision_config, former, language_config, image_id)
+    model = InstructBLIP(config)
+    eye = {k.removeprefix("vision."): v for k, v in seen.items() if "vision." in k}
+    ours = model.vision.state_dict()
+    kept = {k: eye[k] for k in ours if not k.startswith("norm_after")}
+    model.vision.load_state_dict(ours | kept)
+    model.language.load_state_dict(read)
+    with torch.no_grad():
+        known, own = model.language.embedding.weight, model.qformer.embedding.weight
+        own.copy_(known * own.std() / known.std())
+        model.connector.weight *= known.std() / model.connector.weight.std() / d**0.5
+    model.freeze()
+    return model.to(lesson.device)
+
+
+model = untrained(run.queries)
+count = lambda ps: sum(p.numel() for p in ps)
+for name, part in model.named_children():
+    learns = count(p for p in part.parameters() if p.requires_grad)
+    print(f"{name:10s}{count(part.parameters()):10,d} numbers,{learns:8,d} learn")
+
+# %% [markdown]
+# (In the vision encoder only the norm on top learns, as in BLIP-2. The connector starts so quietly that its words are as loud
+# as the language model's own; the paper's has no need of that, because its Q-Former does not start from nothing.)
+#
+# The released ones:
+
+# %%
+released = {
+    "Vicuna 7B": InstructBLIPConfig.vicuna_7b(),
+    "Vicuna 13B": InstructBLIPConfig.vicuna_13b(),
+    "ours": model.config,
+}
+for name, c in released.items():
+    with torch.device("meta"):
+        big = InstructBLIP(c)
+    big.freeze()
+    learns = count(p for p in big.parameters() if p.requires_grad)
+    print(f"{name:11s}{count(big.parameters()) / 1e6:9.1f} million,", end=" ")
+    print(f"{learns / 1e6:6.1f} learn; an image is {c.image_tokens} tokens")
+
+# %% [markdown]
+# ### How often a task is drawn
+#
+# The data sets are of unequal size. Drawn in proportion to their sizes, the small ones are hardly seen; drawn equally often,
+# they are seen again and again until they are known by heart. The paper draws by the **roots** of the sizes:
+# $p_d = \sqrt{S_d} \,/ \sum_i \sqrt{S_i}$.
+
+# %% include="minivlm.models.instructblip:shares"
+
+# %% alt="Bars: a million, ten thousand and a hundred examples drawn in proportion, by roots, and equally often."
+sizes = [1_000_000, 10_000, 100]
+ways = {
+    "in proportion": [size / sum(sizes) for size in sizes],
+    "by the roots": shares(sizes),
+    "equally often": [1 / len(sizes)] * len(sizes),
+}
+plots.heatmap(
+    torch.tensor(list(ways.values())),
+    list(ways),
+    [f"{size:,d}" for size in sizes],
+    "share of the draws, by size of the set",
+    fmt="{:.4f}",
+)
+plt.show()
+
+# %% [markdown]
+# ## Is it right?
+#
+# `data/reference/instructblip` holds a small InstructBLIP with random weights in the released format, and what the reference
+# implementation (`transformers`) computes with it: four images in three texts, and an instruction of its own length for each
+# image. We load it into the class of the cell above.
+
+# %%
+from safetensors.torch import load_file
+
+from minivlm import checkpoints
+from minivlm.course.lesson import ROOT
+
+folder = ROOT / "data" / "reference" / "instructblip"
+sizes_there, weights = checkpoints.read(folder)
+parts = (("vision", ViTConfig), ("qformer", QFormerConfig), ("language", DecoderConfig))
+parts = [kind(**sizes_there.pop(name)) for name, kind in parts]
+reference = InstructBLIP(InstructBLIPConfig(*parts, **sizes_there)).eval()
+reference.load_state_dict(weights)
+expected = load_file(folder / "expected.safetensors")
+
+ids, keep = expected["input_ids"], expected["attention_mask"].bool()
+asked, asked_keep = expected["qformer_input_ids"], expected["qformer_attention_mask"]
+told = dict(asked=asked, asked_keep=asked_keep.bool())
+with torch.no_grad():
+    ours = {
+        "image_features": reference.embed_image(expected["pixel_values"], **told),
+        "logits": reference(ids, expected["pixel_values"], keep, **told),
+    }
+    deaf = reference.embed_image(expected["pixel_values"])
+for name, value in ours.items():
+    there = expected[name]
+    if name == "logits":  # what stands at padding means nothing
+        value, there = value[keep], there[keep]
+    equal = torch.allclose(value, there, rtol=0, atol=1e-5)
+    print(f"{name:15s}{str(tuple(value.shape)):14s}equal to 1e-5: {equal}")
+equal = torch.allclose(deaf, expected["image_features"], rtol=0, atol=1e-1)
+print("and without being told what is asked, even to 0.1:", equal)
+
+# %% [markdown]
+# Then what must hold with any weights. First, four questions about **one** picture, with our untrained model: as many sets of
+# visual tokens. And one that has read nothing but padding is a BLIP-2.
+
+# %%
+questions = [
+    "what colour is the star?",
+    "what colour is the ring?",
+    "where is the star?",
+    "how many things are there?",
+]
+
+
+def aloud(questions: Sequence[str]) -> dict[str, Tensor]:
+    """What the Q-Former is told: the questions in its words, and what is padding."""
+    asked = tokenizer.batch(questions, length=64).to(lesson.device)
+    return dict(asked=asked, asked_keep=asked != tokenizer.pad)
+
+
+def silence(questions: Sequence[str]) -> dict[str, Tensor]:
+    """Nothing: so it is a BLIP-2."""
+    return {}
+
+
+def pixels_of(scenes: world.Scenes) -> Tensor:
+    size = vision_config.image_size
+    return normalize(world.render(scenes, size, device=lesson.device), mean, std)
+
+
+picture = world.compose(
+    dict(colour="green", shape="star", x=0.25, y=0.3, size=0.2),
+    dict(colour="purple", shape="ring", x=0.72, y=0.7, size=0.22),
+)
+same_picture = pixels_of(picture).expand(len(questions), -1, -1, -1)
+with torch.no_grad():
+    told, untold = (model.embed_image(same_picture, **tell(questions)) for tell in (aloud, silence))
+    other_padding = aloud(questions)
+    other_padding["asked"] = other_padding["asked"].where(other_padding["asked_keep"], 17)
+    padded = model.embed_image(same_picture, **other_padding)
+    nothing = dict(asked=aloud(questions)["asked"])
+    nothing["asked_keep"] = torch.zeros_like(nothing["asked"], dtype=torch.bool)
+    unread = model.embed_image(same_picture, **nothing)
+near = lambda a, b: torch.allclose(a, b, atol=1e-5)
+print("told what is asked, all four alike:", near(told, told[:1].expand_as(told)))
+print("not told, all four alike:          ", near(untold, untold[:1].expand_as(untold)))
+print("other words at padding: no change: ", near(padded, told))
+print("nothing but padding: as not told:  ", near(unread, untold))
+
+# %% [markdown]
+# And the **probes** that every model of the course which talks has to pass, here with an instruction for each image:
+
+# %%
+from minivlm.evaluation import probes
+
+
+
+def chat_of(model: InstructBLIP) -> Chat:
+    """Plain: the image's places, what is asked, what is answered."""
+    places, context = model.config.image_tokens, model.config.language.context
+    return Chat(tokenizer, places, context, user="", assistant="")
+
+
+probed = world.draw_scenes(world.generator("probes"), 3, objects=(1, 3))
+asked = ["what colour is the ring?", "where is it?", "is there a star?"]
+turns = zip(asked, ("red.", "left.", "no."), strict=True)
+talk = [[("<image>. " + q, a)] for q, a in turns]
+ids, labels = (x.to(lesson.device) for x in chat_of(model).batch(talk, images=3))
+_ = probes.run(model.eval(), Instructions(pixels_of(probed), ids, labels, **aloud(asked)))
+
+# %% [markdown]
+# ## Train
+#
+# ### Tasks
+#
+# A **task** is a finite set of pictures, with a question and an answer each. Ours are five kinds of questions, from a large set
+# to a small one. Each is said in several ways, as the paper does with its templates.
+
+# %%
+from minivlm.world.asking import ask
+
+SIZES = {
+    "colour": run.size,
+    "shape": run.size // 2,
+    "place": run.size // 4,
+    "existence": run.size // 8,
+    "count": run.size // 16,
+}
+TEMPLATES = ("{}", "look: {}", "tell me: {}", "please answer: {}")
+KINDS = tuple(SIZES)
+
+
+class Task(NamedTuple):
+    scenes: world.Scenes
+    rows: list
+
+
+tasks = {}
+for kind, many in SIZES.items():
+    rng = world.generator(f"task {kind}", lesson.seed)
+    tasks[kind] = Task(*ask(rng, many, kind))
+pool = world.Scenes.join([task.scenes for task in tasks.values()])
+first = dict(zip(KINDS, torch.tensor([0, *SIZES.values()]).cumsum(0).tolist()))
+for kind, task in tasks.items():
+    row = task.rows[0]
+    print(f"{kind:10s}{len(task.rows):6,d}  {row.question} {row.answer}.")
+
+# %% [markdown]
+# What the language model reads is the image's places, the instruction, and the answer; only the answer is learned. The image
+# comes **first**: so the queries' words stand where, in all the texts that it has read, a description stood.
+
+# %% alt="A row of tokens: bos, two places of the image, a full stop, the instruction, and the answer with its end, coloured because only they are learned."
+def batch_of(model, pixels: Tensor, said: Sequence[str], answers, tell) -> Instructions:
+    """`tell`: what the Q-Former is told of what is said; `aloud` or `silence`."""
+    talk = [[("<image>. " + q, a + ".")] for q, a in zip(said, answers, strict=True)]
+    ids, labels = (x.to(lesson.device) for x in chat_of(model).batch(talk, len(talk)))
+    return Instructions(pixels, ids, labels, **tell(said))
+
+
+row = tasks["colour"].rows[0]
+said = [TEMPLATES[1].format(row.question)]
+example = batch_of(model, same_picture[:1], said, [row.answer], aloud)
+learned = [float(label != -100) for label in example.labels[0]]
+plots.tokens(tokenizer.pieces(example.ids[0].tolist()), learned, title="it reads")
+plots.tokens(tokenizer.pieces(example.asked[0].tolist()), title="the Q-Former reads")
+plt.show()
+
+# %% [markdown]
+# A batch draws a task for each of its rows, then one of its examples, then a template.
+
+
+# %%
+def drawn(model, chances: Sequence[float], tell: Callable) -> Iterator[Instructions]:
+    """Endless batches; the same draws whatever the model and whatever it is told."""
+    rng = world.generator("draws", lesson.seed)
+    while True:
+        kinds = [KINDS[i] for i in rng.choice(len(KINDS), run.batch, p=chances)]
+        rows = [int(rng.integers(SIZES[kind])) for kind in kinds]
+        ways = [TEMPLATES[i] for i in rng.integers(len(TEMPLATES), size=run.batch)]
+        chosen = list(zip(kinds, rows, strict=True))
+        pixels = pixels_of(pool[[first[kind] + i for kind, i in chosen]])
+        asked = [tasks[kind].rows[i] for kind, i in chosen]
+        said = [way.format(q.question) for way, q in zip(ways, asked, strict=True)]
+        yield batch_of(model, pixels, said, [q.answer for q in asked], tell)
+
+
+# %% [markdown]
+# ### One training
+#
+# To watch it: how many questions about unseen pictures are answered right, word for word? Each kind and each of its answers
+# comes equally often, so habit does not help.
+
+# %%
+from minivlm.evaluation.answers import by_kind, respond
+from minivlm.training import fit
+
+val_scenes, val_rows = ask(world.generator("validation"), run.test, KINDS)
+watched = []
+
+
+def answers(model, pixels: Tensor, said: Sequence[str], told: dict) -> list[str]:
+    """What the model says to each; `told`: what its Q-Former is told."""
+    talk = [[("<image>. " + q, None)] for q in said]
+    return respond(model, chat_of(model), talk, pixels, max_new_tokens=6, **told)
+
+
+def accuracy(model, scenes, rows, tell: Callable) -> dict[str, float]:
+    """Share of right answers, by kind and in the mean over kinds."""
+    said = [row.question for row in rows]
+    found = by_kind(answers(model, pixels_of(scenes), said, tell(said)), rows)
+    return found | {"mean": sum(found.values()) / len(found)}
+
+
+def train(model, tell: Callable, chances, steps: int, name: str) -> dict:
+    """Q-Former and connector; eye and words stay as they are."""
+    watched.clear()
+
+    def watch() -> float:
+        watched.append(accuracy(model, val_scenes, val_rows, tell))
+        return watched[-1]["mean"]
+
+    some = drawn(model, chances, tell)
+    return fit(
+        model, some, steps, run.lr, weight_decay=0.05, evaluate=watch, name=name
+    )
+
+
+# %% tags=["nbval-ignore-output"]
+from minivlm.evaluation.probes import snapshot, unchanged
+
+by_roots = shares(list(SIZES.values()))
+before = {name: snapshot(part) for name, part in model.named_children()}
+history = train(model, aloud, by_roots, run.steps, "told what is asked")
+by_step = {kind: [found[kind] for found in watched] for kind in KINDS}
+
+# %%
+print("of the language model,", f"{unchanged(before['language'], model.language):,d}", end=" ")
+print("numbers are what they were, to the last bit")
+
+# %% alt="Left: the loss falls. Right: accuracy by kind of question over the steps."
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+smooth = torch.tensor(history["loss"]).unfold(0, min(10, run.steps), 1).mean(1)
+lines = {"told": (range(len(smooth)), smooth)}
+plots.curves(lines, "loss, mean of ten", ax=left)
+right.set_ylim(0, 1.02)
+lines = {kind: (history["step"], values) for kind, values in by_step.items()}
+plots.curves(lines, "right, by kind", ax=right)
+plt.show()
+
+# %% [markdown]
+# ## Look
+#
+# ### One picture, several questions
+#
+# Below, for one picture of the test and several questions: the model's answer, and which words of the language model's
+# vocabulary the visual tokens are most like. It was never told to write words there.
+
+# %% tags=["nbval-ignore-output"] alt="A test picture with a table beside it: four questions, the answers, and the nearest words of the visual tokens."
+def nearest_words(tokens: Tensor) -> list[str]:
+    """For each token, the word of the language model with the largest cosine."""
+    words = F.normalize(model.language.embedding.weight[: len(tokenizer)], dim=-1)
+    best = (F.normalize(tokens, dim=-1) @ words.T).argmax(-1)
+    return [tokenizer.pieces([i])[0].strip() for i in best.tolist()]
+
+
+with torch.no_grad():
+    tokens = model.embed_image(same_picture, **aloud(questions))
+said = answers(model, same_picture, questions, aloud(questions))
+for question, answer, row in zip(questions, said, tokens, strict=True):
+    print(f"{question:28s}{answer:12s} tokens near: {', '.join(nearest_words(row))}")
+plots.show_images(world.render(picture, 128), size=2.2)
+plt.show()
+
+# %% [markdown]
+# ### How different is the same picture?
+#
+# The cosine between what the first query has found for one question and for another, in the mean over pictures of the
+# validation set. For a BLIP-2 every number here would be 1.
+
+# %% tags=["nbval-ignore-output"] alt="A matrix of cosines between the visual tokens of four questions about the same pictures: 1 on the diagonal, less beside it."
+scenes = val_scenes[list(range(min(100, run.test)))]
+pixels = pixels_of(scenes)
+with torch.no_grad():
+    found = [model.embed_image(pixels, **aloud([q] * len(pixels))) for q in questions]
+found = F.normalize(torch.stack(found)[:, :, 0], dim=-1)  # (questions, pictures, d)
+cosines = torch.einsum("i p d, j p d -> i j", found, found) / found.shape[1]
+plots.heatmap(cosines, questions, [f"{i + 1}" for i in range(len(questions))])
+plt.xlabel("the same four questions")
+plt.show()
+
+# %% [markdown]
+# ### Where the queries look
+#
+# The same picture under two instructions: how much the queries take from each patch, in the mean over queries and heads, for
+# each of the two layers of the Q-Former that look at the image. Before the first look, queries and words have exchanged
+# something once, so even that one can depend on what is asked.
+
+# %% tags=["nbval-ignore-output"] alt="One picture of a star and a ring, in rows for two questions; for each, the attention of the queries to the sixteen patches in both layers that look."
+from minivlm.evaluation.attention_maps import attention_during
+
+looking = [block.cross for block in model.qformer.blocks if block.looks]
+
+
+def where(pixels: Tensor, question: str) -> Tensor:
+    """(layers that look, patches): the class token, which is no place, is left out."""
+    look = lambda: model.embed_image(pixels, **aloud([question]))
+    return attention_during(look, looking)[:, 0, :, :, 1:].mean(dim=(1, 2))
+
+
+grid = vision_config.grid
+asked = questions[:2]
+fig, axes = plt.subplots(2, 1 + len(looking), figsize=(8, 5.2))
+maps = [where(pixels_of(picture), question) for question in asked]
+high = max(map(torch.max, maps)).item()
+drawing = world.render(picture, 64)[0]
+for question, weights, row in zip(asked, maps, axes, strict=True):
+    row[0].imshow(drawing.permute(1, 2, 0))
+    row[0].axis("off")
+    row[0].set_title(question, loc="left")
+    for layer, (ax, one) in enumerate(zip(row[1:], weights, strict=True)):
+        title = f"layer {2 * layer + 1}"
+        plots.overlay(drawing, one.view(grid, grid), ax, title, limits=(0, high))
+plt.show()
+
+# %% [markdown]
+# (Attention shows from where something was *taken*, not what was made of it; and a patch of CLIP has itself read the other
+# patches before.)
+#
+# ### What it gets wrong
+
+# %% tags=["nbval-ignore-output"] alt="Eight test pictures with wrong answers; the right one is in brackets."
+from minivlm.world import frozen as eval_sets
+
+test = eval_sets.load("questions").of(*KINDS)
+test = test[list(range(min(len(test), 40 * run.test)))]
+asked = [row.question for row in test.rows]
+pixels = pixels_of(test.samples)
+said = answers(model, pixels, asked, aloud(asked))
+wrong = [i for i, row in enumerate(test.rows) if said[i] != f"{row.answer}."][:8]
+titles = [f"{asked[i]} {said[i]} ({test.rows[i].answer})" for i in wrong]
+if wrong:
+    pictures = world.render(test.samples[wrong], 64)
+    plots.show_images(pictures, titles, columns=4, size=2.2, right=[False] * len(wrong))
+    plt.show()
+
+# %% [markdown]
+# ## The claim
+#
+# **To know what is asked before looking helps, when few queries must do.** The ablation is the same model, with the same
+# start, pictures and questions, whose Q-Former is told nothing: the instruction goes to the language model only. Its steps are
+# cheaper, so for **equal compute** it gets more of them.
+
+# %% tags=["nbval-ignore-output"]
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def flops(model, tell: Callable, batches: int = 8) -> float:
+    """Mean floating-point operations of a step."""
+    stream, total = drawn(model, by_roots, tell), 0
+    for _ in range(batches):
+        with FlopCounterMode(display=False) as counter:
+            model.loss(next(stream)).backward()
+        total += counter.get_total_flops()
+    model.zero_grad(set_to_none=True)
+    return total / batches
+
+
+costs = {tell: flops(model, tell) for tell in (aloud, silence)}
+equal = round(run.steps * costs[aloud] / costs[silence])
+print(f"told:     {run.steps} steps of {costs[aloud] / 1e9:.2f} GFLOP")
+print(f"not told: {equal} steps of {costs[silence] / 1e9:.2f} GFLOP")
+
+# %% tags=["nbval-ignore-output"]
+deaf = untrained(run.queries)
+deaf_history = train(deaf, silence, by_roots, equal, "not told")
+
+# %% [markdown]
+# Other arms are trained with `MINIVLM_ARMS=all` only. More **queries**, both told and not told: the gap should close where
+# there is room for all that anybody may ask. And the same training with the tasks drawn **in proportion** to their sizes, or
+# **equally often**.
+#
+# And controls that cost nothing: the trained model with **another picture**, with a **blank** one, and with the right picture and
+# **another question** told to its Q-Former (the language model reads the right one). The last shows what the model owes to
+# being told, rather than to being trained so.
+
+# %% tags=["nbval-ignore-output"]
+from minivlm.world import levels
+
+
+class Arm(NamedTuple):
+    model: InstructBLIP
+    tell: Callable
+
+
+arms = {"told": Arm(model, aloud), "not told": Arm(deaf, silence)}
+if lesson.all_arms:
+    for queries in run.more:
+        for name, tell, steps in (("told", aloud, run.steps), ("not told", silence, equal)):
+            arm = Arm(untrained(queries), tell)
+            train(*arm, by_roots, steps, f"{queries} queries, {name}")
+            arms[f"{name}, {queries} queries"] = arm
+    whole = sum(SIZES.values())
+    for name, chances in {
+        "in proportion": [size / whole for size in SIZES.values()],
+        "equally often": [1 / len(SIZES)] * len(SIZES),
+    }.items():
+        arms[name] = Arm(untrained(run.queries), aloud)
+        train(*arms[name], chances, run.steps, name)
+
+# %%
+found = {
+    name: accuracy(arm.model, test.samples, test.rows, arm.tell)
+    for name, arm in arms.items()
+}
+blank = torch.full_like(pixels, pixels.mean().item())
+others = asked[7:] + asked[:7]
+for name, (given, told) in {
+    "another picture": (pixels.roll(7, 0), asked),
+    "a blank picture": (blank, asked),
+    "another question told": (pixels, others),
+}.items():
+    hits = by_kind(answers(model, given, asked, aloud(told)), test.rows)
+    found[name] = hits | {"mean": sum(hits.values()) / len(hits)}
+stored = levels.stored()["questions"]
+for name in ("blind", "chance"):
+    level = {kind: getattr(stored[kind], name) for kind in KINDS}
+    found[name] = level | {"mean": sum(level.values()) / len(level)}
+
+# %% alt="A table of accuracy by kind of question: told, not told, the controls, blind and chance."
+columns = [*KINDS, "mean"]
+table = torch.tensor([[row[kind] for kind in columns] for row in found.values()])
+plots.heatmap(table, list(found), columns, "share of right answers", limits=(0, 1))
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+average = {name: row["mean"] for name, row in found.items()}
+levels_of = dict(blind=average["blind"], chance=average["chance"])
+controls = dict(
+    another_picture=average["another picture"],
+    blank_picture=average["a blank picture"],
+    another_question=average["another question told"],
+)
+claim = "to be told what is asked before looking helps, with few queries, at equal compute"
+measured = dict(told=average["told"], not_told=average["not told"])
+if lesson.all_arms:
+    for queries in run.more:
+        measured[f"told_{queries}"] = average[f"told, {queries} queries"]
+        measured[f"not_told_{queries}"] = average[f"not told, {queries} queries"]
+lesson.record(claim, **measured, **controls, **levels_of)
+
+SMALL = KINDS[-2:]  # the two smallest tasks
+small = {name: sum(row[kind] for kind in SMALL) / len(SMALL) for name, row in found.items()}
+if lesson.all_arms:
+    lesson.record(
+        "drawing tasks by the roots of their sizes helps the small ones",
+        by_roots=small["told"],
+        in_proportion=small["in proportion"],
+        equally_often=small["equally often"],
+        mean_by_roots=average["told"],
+        mean_in_proportion=average["in proportion"],
+        mean_equally_often=average["equally often"],
+        blind=small["blind"],
+        chance=small["chance"],
+    )
+
+lesson.expect(average["told"], at_least=0.5, what="accuracy when told what is asked")
+gap = average["told"] - average["not told"]
+lesson.expect(gap, at_least=0.1, what="the gain from being told")
+gap = average["told"] - average["another picture"]
+lesson.expect(gap, at_least=0.15, what="the gain from looking at the right picture")
+
+# %% tags=["nbval-ignore-output"] alt="Bars: told what is asked and not told, for each number of queries that was trained, and the controls, with chance and blind levels."
+over_seeds = lesson.stored(claim)
+keys = {"told": "told", "not told": "not_told"}
+for queries in run.more:
+    keys |= {f"told, {queries} queries": f"told_{queries}"}
+    keys |= {f"not told, {queries} queries": f"not_told_{queries}"}
+keys["another question told"] = "another_question"
+live = measured | controls
+values = {name: over_seeds.get(key) or [live[key]]
+          for name, key in keys.items() if key in over_seeds or key in live}  # fmt: skip
+label = "right answers, mean over kinds"
+plots.bars(values, label, highlight="told", **levels_of)
+plt.show()
+print(lesson.verdict())

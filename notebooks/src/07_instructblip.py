@@ -44,7 +44,7 @@ from minivlm.vision.vit import ViTConfig
 plots.use_style()
 lesson = Lesson("07_instructblip")
 run = lesson.choose(
-    cpu=dict(queries=2, steps=500, batch=32, lr=2e-3, test=300, size=4000,
+    cpu=dict(queries=2, steps=800, batch=32, lr=3e-3, test=300, size=4000,
              more=(8,)),
     gpu=dict(queries=2, steps=6000, batch=128, lr=1e-3, test=600, size=40000,
              more=(1, 4, 8)),
@@ -111,7 +111,7 @@ print("the same ones for both questions:", torch.equal(first, second))
 # %% include="minivlm.models.instructblip:reading_mask"
 
 # %% alt="The mask of two instructions beside three queries: every place sees every place, except that the second instruction's two padded columns are dark."
-asked = tokenizer.batch(["the star?", "how many things?"], length=16)[:, 1:]
+asked = tokenizer.batch(["the circle?", "how many things?"], length=16)[:, 1:]
 mask = reading_mask(3, 2, asked, asked != tokenizer.pad)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6))
 for row, ax in enumerate(axes):
@@ -159,8 +159,9 @@ def untrained(queries: int) -> InstructBLIP:
     """The two frozen parts as they came, and between them one that knows nothing."""
     torch.manual_seed(lesson.seed)
     d = language_config.width
-    sizes = dict(layers=4, heads=4, hidden=2 * d, seen=vision_config.width)
-    former = QFormerConfig(queries, d, vocab_size=len(tokenizer), **sizes)
+    sizes = dict(layers=2, cross_every=1, heads=4, hidden=2 * d)
+    eyes_and_words = dict(seen=vision_config.width, vocab_size=len(tokenizer))
+    former = QFormerConfig(queries, d, **sizes, **eyes_and_words)
     config = InstructBLIPConfig(vision_config, former, language_config, image_id)
     model = InstructBLIP(config)
     eye = {k.removeprefix("vision."): v for k, v in seen.items() if "vision." in k}
@@ -183,8 +184,8 @@ for name, part in model.named_children():
     print(f"{name:10s}{count(part.parameters()):10,d} numbers,{learns:8,d} learn")
 
 # %% [markdown]
-# (In the vision encoder only the norm on top learns, as in BLIP-2. The connector starts so quietly that its words are as loud
-# as the language model's own; the paper's has no need of that, because its Q-Former does not start from nothing.)
+# (In the vision encoder only the norm on top learns, as in BLIP-2. Our Q-Former has two layers, and both look. The connector
+# starts so quietly that its words are as loud as the language model's own: try it without that line.)
 #
 # The released ones:
 
@@ -510,7 +511,8 @@ with torch.no_grad():
     found = [model.embed_image(pixels, **aloud([q] * len(pixels))) for q in questions]
 found = F.normalize(torch.stack(found)[:, :, 0], dim=-1)  # (questions, pictures, d)
 cosines = torch.einsum("i p d, j p d -> i j", found, found) / found.shape[1]
-plots.heatmap(cosines, questions, [f"{i + 1}" for i in range(len(questions))])
+numbers = [f"{i + 1}" for i in range(len(questions))]
+plots.heatmap(cosines, questions, numbers, "cosine", limits=(0, 1))
 plt.xlabel("the same four questions")
 plt.show()
 
@@ -518,7 +520,7 @@ plt.show()
 # ### Where the queries look
 #
 # The same picture under two instructions: how much the queries take from each patch, in the mean over queries and heads, for
-# each of the two layers of the Q-Former that look at the image. Before the first look, queries and words have exchanged
+# each of the two layers of the Q-Former. Before the first look, queries and words have exchanged
 # something once, so even that one can depend on what is asked.
 
 # %% tags=["nbval-ignore-output"] alt="One picture of a star and a ring, in rows for two questions; for each, the attention of the queries to the sixteen patches in both layers that look."
@@ -544,7 +546,7 @@ for question, weights, row in zip(asked, maps, axes, strict=True):
     row[0].axis("off")
     row[0].set_title(question, loc="left")
     for layer, (ax, one) in enumerate(zip(row[1:], weights, strict=True)):
-        title = f"layer {2 * layer + 1}"
+        title = f"layer {layer + 1}"
         plots.overlay(drawing, one.view(grid, grid), ax, title, limits=(0, high))
 plt.show()
 
@@ -599,6 +601,17 @@ print(f"not told: {equal} steps of {costs[silence] / 1e9:.2f} GFLOP")
 # %% tags=["nbval-ignore-output"]
 deaf = untrained(run.queries)
 deaf_history = train(deaf, silence, by_roots, equal, "not told")
+
+# %% alt="Share of right answers over the compute spent: the model that is told what is asked, the one that is not, and the level of chance."
+from minivlm.world.questions import CHANCE
+
+lines = {}
+for name, kept, tell in (("told", history, aloud), ("not told", deaf_history, silence)):
+    spent = [step * costs[tell] / 1e12 for step in kept["step"]]
+    lines[name] = (spent, kept["value"])
+chance = sum(CHANCE[kind] for kind in KINDS) / len(KINDS)
+plots.curves(lines, "right, mean over kinds", chance, xlabel="TFLOP spent")
+plt.show()
 
 # %% [markdown]
 # Other arms are trained with `MINIVLM_ARMS=all` only. More **queries**, both told and not told: the gap should close where

@@ -44,11 +44,11 @@ from minivlm.vision.vit import ViTConfig
 plots.use_style()
 lesson = Lesson("07_instructblip")
 run = lesson.choose(
-    cpu=dict(queries=2, steps=800, batch=32, lr=3e-3, test=300, size=4000,
-             more=(8,)),
-    gpu=dict(queries=2, steps=6000, batch=128, lr=1e-3, test=600, size=40000,
-             more=(1, 4, 8)),
-    smoke=dict(steps=2, batch=8, test=24, size=64),
+    cpu=dict(queries=2, steps=900, batch=32, lr=3e-3, lr_deaf=1e-3, size=8000,
+             watch=200, test=1000, more=(8,)),
+    gpu=dict(queries=2, steps=6000, batch=128, lr=1e-3, lr_deaf=1e-3, size=80000,
+             watch=600, test=2000, more=(1, 4, 8)),
+    smoke=dict(steps=2, batch=8, size=64, watch=10, test=40),
 )  # fmt: skip
 print(lesson)
 
@@ -347,10 +347,10 @@ _ = probes.run(model.eval(), given)
 from minivlm.world.asking import ask
 
 SIZES = {
-    "colour": run.size,
-    "shape": run.size // 2,
-    "place": run.size // 4,
-    "existence": run.size // 8,
+    "shape": run.size,
+    "place": run.size // 2,
+    "size": run.size // 4,
+    "colour": run.size // 8,
     "count": run.size // 16,
 }
 TEMPLATES = ("{}", "look: {}", "tell me: {}", "please answer: {}")
@@ -367,7 +367,8 @@ for kind, many in SIZES.items():
     rng = world.generator(f"task {kind}", lesson.seed)
     tasks[kind] = Task(*ask(rng, many, kind))
 pool = world.Scenes.join([task.scenes for task in tasks.values()])
-first = dict(zip(KINDS, torch.tensor([0, *SIZES.values()]).cumsum(0).tolist()))
+ends = torch.tensor([*SIZES.values()]).cumsum(0).tolist()
+first = {kind: end - SIZES[kind] for kind, end in zip(KINDS, ends, strict=True)}
 for kind, task in tasks.items():
     row = task.rows[0]
     print(f"{kind:10s}{len(task.rows):6,d}  {row.question} {row.answer}.")
@@ -384,7 +385,7 @@ def batch_of(model, pixels: Tensor, said: Sequence[str], answers, tell) -> Instr
     return Instructions(pixels, ids, labels, **tell(said))
 
 
-row = tasks["colour"].rows[0]
+row = tasks["shape"].rows[0]
 said = [TEMPLATES[1].format(row.question)]
 example = batch_of(model, same_picture[:1], said, [row.answer], aloud)
 learned = [float(label != -100) for label in example.labels[0]]
@@ -421,14 +422,14 @@ def drawn(model, chances: Sequence[float], tell: Callable) -> Iterator[Instructi
 from minivlm.evaluation.answers import by_kind, respond
 from minivlm.training import fit
 
-val_scenes, val_rows = ask(world.generator("validation"), run.test, KINDS)
+val_scenes, val_rows = ask(world.generator("validation"), run.watch, KINDS)
 watched = []
 
 
 def answers(model, pixels: Tensor, said: Sequence[str], told: dict) -> list[str]:
     """What the model says to each; `told`: what its Q-Former is told."""
     talk = [[("<image>. " + q, None)] for q in said]
-    return respond(model, chat_of(model), talk, pixels, max_new_tokens=6, **told)
+    return respond(model, chat_of(model), talk, pixels, max_new_tokens=5, **told)
 
 
 def accuracy(model, scenes, rows, tell: Callable) -> dict[str, float]:
@@ -446,22 +447,21 @@ def train(model, tell: Callable, chances, steps: int, name: str) -> dict:
         watched.append(accuracy(model, val_scenes, val_rows, tell))
         return watched[-1]["mean"]
 
-    some = drawn(model, chances, tell)
-    return fit(
-        model, some, steps, run.lr, weight_decay=0.05, evaluate=watch, name=name
-    )
+    some, lr = drawn(model, chances, tell), run.lr if tell is aloud else run.lr_deaf
+    how = dict(weight_decay=0.05, evaluate=watch, name=name)
+    return fit(model, some, steps, lr, **how)
 
 
 # %% tags=["nbval-ignore-output"]
 from minivlm.evaluation.probes import snapshot, unchanged
 
 by_roots = shares(list(SIZES.values()))
-before = {name: snapshot(part) for name, part in model.named_children()}
+before = snapshot(model.language)
 history = train(model, aloud, by_roots, run.steps, "told what is asked")
 by_step = {kind: [found[kind] for found in watched] for kind in KINDS}
 
 # %%
-same = unchanged(before["language"], model.language)
+same = unchanged(before, model.language)
 print(f"{same:,d} numbers of the language model are what they were, to the last bit")
 
 # %% alt="Left: the loss falls. Right: accuracy by kind of question over the steps."
@@ -505,7 +505,7 @@ plt.show()
 # validation set. For a BLIP-2 every number here would be 1.
 
 # %% tags=["nbval-ignore-output"] alt="A matrix of cosines between the visual tokens of four questions about the same pictures: 1 on the diagonal, less beside it."
-scenes = val_scenes[list(range(min(100, run.test)))]
+scenes = val_scenes[list(range(min(100, run.watch)))]
 pixels = pixels_of(scenes)
 with torch.no_grad():
     found = [model.embed_image(pixels, **aloud([q] * len(pixels))) for q in questions]
@@ -560,7 +560,7 @@ plt.show()
 from minivlm.world import frozen as eval_sets
 
 test = eval_sets.load("questions").of(*KINDS)
-test = test[list(range(min(len(test), 40 * run.test)))]
+test = test[list(range(min(len(test), run.test)))]
 asked = [row.question for row in test.rows]
 pixels = pixels_of(test.samples)
 said = answers(model, pixels, asked, aloud(asked))
@@ -576,7 +576,7 @@ if wrong:
 #
 # **To know what is asked before looking helps, when few queries must do.** The ablation is the same model, with the same
 # start, pictures and questions, whose Q-Former is told nothing: the instruction goes to the language model only. Its steps are
-# cheaper, so for **equal compute** it gets more of them.
+# cheaper, so for **equal compute** it gets more of them, and of the learning rates tried each has the one that suits it best.
 
 # %% tags=["nbval-ignore-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -717,15 +717,25 @@ for queries in run.more:
     keys |= {f"not told, {queries} queries": f"not_told_{queries}"}
 keys["another question told"] = "another_question"
 live = measured | controls
-measured_here = {key: over_seeds.get(key) or [live[key]] for key in (*over_seeds, *live)}
-values = {n: measured_here[key] for n, key in keys.items() if key in measured_here}
+there = {key: [value] for key, value in live.items()} | over_seeds
+values = {name: there[key] for name, key in keys.items() if key in there}
 label = "right answers, mean over kinds"
 plots.bars(values, label, highlight="told", **levels_of)
 plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# WHAT-IT-SAYS
+# **What it says.** Two words must do. Who was told what is wanted puts that into them. Who was not must put in all that anybody
+# may ask, in a form that a language model which does not learn can read; it manages how many things there are, and little
+# else. With `MINIVLM_ARMS=all` both are trained with eight queries too: now there is room to describe the picture, and most of the
+# gap closes. So it is no matter of seeing better. It is that **a narrow channel should carry what is wanted**, and the fewer
+# the tokens, the more it pays to know. The row **another question told** says the same from the other side: the language
+# model has read the right question, and it does not help, because the answer to another one is on the table.
+#
+# The paper's channel is 32 queries wide, and its ablation shows a smaller gap of the same sign: with FlanT5-XL 70.4 on ScienceQA and
+# 48.4 on GQA, and without instructions in the Q-Former 63.4 and 45.9. (Without balancing: 66.0 and 46.8.)
+#
+# BALANCE-SAYS
 #
 # ### Questions it never trained on
 #
@@ -733,9 +743,9 @@ print(lesson.verdict())
 # which our Q-Former never saw one, while the language model has read them all:
 
 # %% tags=["nbval-ignore-output"]
-HELD_OUT = ("size", "count of", "at")
+HELD_OUT = ("existence", "count of", "relation")
 unseen = eval_sets.load("questions").of(*HELD_OUT)
-unseen = unseen[list(range(min(len(unseen), 20 * run.test)))]
+unseen = unseen[list(range(min(len(unseen), run.test)))]
 print(f"{'':12s}" + "".join(f"{kind:>10s}" for kind in HELD_OUT))
 for name in ("told", "not told"):
     row = accuracy(arms[name].model, unseen.samples, unseen.rows, arms[name].tell)
@@ -755,7 +765,7 @@ for name in ("blind", "chance"):
 # | Q-Former | 32 queries in a BERT-base, from a trained BLIP-2 | a few queries, four layers, from nothing |
 # | language model | FlanT5 or Vicuna, frozen | the course's decoder, frozen |
 # | tasks | 13 data sets to train on, 13 held out (abstract) | five kinds of questions, three held out |
-# | templates | several for each task, written by hand | four for all |
+# | templates | 10 to 15 for each task, written by hand | four for all |
 # | balance | by the roots of the sizes, some then set by hand | by the roots |
 # | answers | written freely, or the likeliest of a list | written freely |
 #

@@ -12,7 +12,7 @@
 # **You will be able to**
 # - build InstructBLIP from BLIP-2 in a few lines, and say what each of the two readers of an instruction does with it;
 # - show that the same image becomes other words for another question, and where the queries looked for each;
-# - measure what that buys when few queries must do, and what is left of it when there are many;
+# - measure what that buys when a single query must do, and what is left of it when there are more;
 # - balance tasks of unequal size by the roots of their sizes, and say what that is a compromise between.
 #
 # **You need** [04 · BLIP-2](04_blip2.ipynb), whose Q-Former this is. Training takes about two minutes on one core; plan an
@@ -44,10 +44,10 @@ from minivlm.vision.vit import ViTConfig
 plots.use_style()
 lesson = Lesson("07_instructblip")
 run = lesson.choose(
-    cpu=dict(queries=2, steps=900, batch=32, lr=3e-3, lr_deaf=1e-3, size=8000,
-             watch=200, test=1000, more=(8,)),
-    gpu=dict(queries=2, steps=6000, batch=128, lr=1e-3, lr_deaf=1e-3, size=80000,
-             watch=600, test=2000, more=(1, 4, 8)),
+    cpu=dict(queries=1, steps=900, batch=32, lr=1e-3, size=8000, watch=200, test=1000,
+             more=(2, 8)),
+    gpu=dict(queries=1, steps=6000, batch=128, lr=1e-3, size=80000, watch=600,
+             test=2000, more=(2, 4, 8)),
     smoke=dict(steps=2, batch=8, size=64, watch=10, test=40),
 )  # fmt: skip
 print(lesson)
@@ -377,7 +377,7 @@ for kind, task in tasks.items():
 # What the language model reads is the image's places, the instruction, and the answer; only the answer is learned. The image
 # comes **first**: so the queries' words stand where, in all the texts that it has read, a description stood.
 
-# %% alt="A row of tokens: bos, two places of the image, a full stop, the instruction, and the answer with its end, coloured because only they are learned."
+# %% alt="A row of tokens: bos, one place of the image, a full stop, the instruction, and the answer with its end, coloured because only they are learned."
 def batch_of(model, pixels: Tensor, said: Sequence[str], answers, tell) -> Instructions:
     """`tell`: what the Q-Former is told of what is said; `aloud` or `silence`."""
     talk = [[("<image>. " + q, a + ".")] for q, a in zip(said, answers, strict=True)]
@@ -447,9 +447,9 @@ def train(model, tell: Callable, chances, steps: int, name: str) -> dict:
         watched.append(accuracy(model, val_scenes, val_rows, tell))
         return watched[-1]["mean"]
 
-    some, lr = drawn(model, chances, tell), run.lr if tell is aloud else run.lr_deaf
+    some = drawn(model, chances, tell)
     how = dict(weight_decay=0.05, evaluate=watch, name=name)
-    return fit(model, some, steps, lr, **how)
+    return fit(model, some, steps, run.lr, **how)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -479,8 +479,8 @@ plt.show()
 #
 # ### One picture, several questions
 #
-# Below, for one picture of the test and several questions: the model's answer, and which words of the language model's
-# vocabulary the visual tokens are most like. It was never told to write words there.
+# Below, for one picture and several questions: the model's answer, and which word of the language model's
+# vocabulary the visual token is most like. It was never told to write words there.
 
 # %% tags=["nbval-ignore-output"] alt="A test picture with a table beside it: four questions, the answers, and the nearest words of the visual tokens."
 def nearest_words(tokens: Tensor) -> list[str]:
@@ -494,14 +494,14 @@ with torch.no_grad():
     tokens = model.embed_image(same_picture, **aloud(questions))
 said = answers(model, same_picture, questions, aloud(questions))
 for question, answer, row in zip(questions, said, tokens, strict=True):
-    print(f"{question:28s}{answer:12s} tokens near: {', '.join(nearest_words(row))}")
+    print(f"{question:28s}{answer:12s} token near: {', '.join(nearest_words(row))}")
 plots.show_images(world.render(picture, 128), size=2.2)
 plt.show()
 
 # %% [markdown]
 # ### How different is the same picture?
 #
-# The cosine between what the first query has found for one question and for another, in the mean over pictures of the
+# The cosine between what the query has found for one question and for another, in the mean over pictures of the
 # validation set. For a BLIP-2 every number here would be 1.
 
 # %% tags=["nbval-ignore-output"] alt="A matrix of cosines between the visual tokens of four questions about the same pictures: 1 on the diagonal, less beside it."
@@ -517,10 +517,10 @@ plt.xlabel("the same four questions")
 plt.show()
 
 # %% [markdown]
-# ### Where the queries look
+# ### Where the query looks
 #
-# The same picture under two instructions: how much the queries take from each patch, in the mean over queries and heads, for
-# each of the two layers of the Q-Former. Before the first look, queries and words have exchanged
+# The same picture under two instructions: how much the query takes from each patch, in the mean over its heads, for
+# each of the two layers of the Q-Former. Before the first look, query and words have exchanged
 # something once, so even that one can depend on what is asked.
 
 # %% tags=["nbval-ignore-output"] alt="One picture of a star and a ring, in rows for two questions; for each, the attention of the queries to the sixteen patches in both layers that look."
@@ -574,9 +574,9 @@ if wrong:
 # %% [markdown]
 # ## The claim
 #
-# **To know what is asked before looking helps, when few queries must do.** The ablation is the same model, with the same
+# **To know what is asked before looking helps, when few queries must do.** Here one query must. The ablation is the same model, with the same
 # start, pictures and questions, whose Q-Former is told nothing: the instruction goes to the language model only. Its steps are
-# cheaper, so for **equal compute** it gets more of them, and of the learning rates tried each has the one that suits it best.
+# cheaper, so for **equal compute** it gets more of them.
 
 # %% tags=["nbval-ignore-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -703,11 +703,11 @@ if lesson.all_arms:
         chance=small["chance"],
     )
 
-lesson.expect(average["told"], at_least=0.5, what="accuracy when told what is asked")
+lesson.expect(average["told"], at_least=0.65, what="accuracy when told what is asked")
 gap = average["told"] - average["not told"]
-lesson.expect(gap, at_least=0.1, what="the gain from being told")
+lesson.expect(gap, at_least=0.05, what="the gain from being told")
 gap = average["told"] - average["another picture"]
-lesson.expect(gap, at_least=0.15, what="the gain from looking at the right picture")
+lesson.expect(gap, at_least=0.3, what="the gain from looking at the right picture")
 
 # %% tags=["nbval-ignore-output"] alt="Bars: told what is asked and not told, for each number of queries that was trained, and the controls, with chance and blind levels."
 over_seeds = lesson.stored(claim)
@@ -725,10 +725,10 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# **What it says.** Two words must do. Who was told what is wanted puts that into them. Who was not must put in all that anybody
-# may ask, in a form that a language model which does not learn can read; it manages how many things there are, and little
-# else. With `MINIVLM_ARMS=all` both are trained with eight queries too: now there is room to describe the picture, and most of the
-# gap closes. So it is no matter of seeing better. It is that **a narrow channel should carry what is wanted**, and the fewer
+# **What it says.** One word must do. Who was told what is wanted puts that into it. Who was not must put in all that anybody
+# may ask, in a form that a language model which does not learn can read. It gets surprisingly far: a word of a language model
+# is a wide place. With `MINIVLM_ARMS=all` both are trained with two and with eight queries too: now there is room to describe the
+# picture, and the gap closes. So it is no matter of seeing better. It is that **a narrow channel should carry what is wanted**, and the fewer
 # the tokens, the more it pays to know. The row **another question told** says the same from the other side: the language
 # model has read the right question, and it does not help, because the answer to another one is on the table.
 #
@@ -762,7 +762,7 @@ for name in ("blind", "chance"):
 # | | paper | here |
 # | --- | --- | --- |
 # | vision encoder | EVA-CLIP's ViT-g/14 at 224 px, frozen | the course's CLIP at 32 px, frozen |
-# | Q-Former | 32 queries in a BERT-base, from a trained BLIP-2 | a few queries, four layers, from nothing |
+# | Q-Former | 32 queries in a BERT-base, from a trained BLIP-2 | one query, two layers, from nothing |
 # | language model | FlanT5 or Vicuna, frozen | the course's decoder, frozen |
 # | tasks | 13 data sets to train on, 13 held out (abstract) | five kinds of questions, three held out |
 # | templates | 10 to 15 for each task, written by hand | four for all |

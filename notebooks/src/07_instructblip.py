@@ -574,7 +574,7 @@ if wrong:
 # %% [markdown]
 # ## The claim
 #
-# **To know what is asked before looking helps, when few queries must do.** Here one query must. The ablation is the same model, with the same
+# **To know what is asked before looking helps, when a single query must do.** The ablation is the same model, with the same
 # start, pictures and questions, whose Q-Former is told nothing: the instruction goes to the language model only. Its steps are
 # cheaper, so for **equal compute** it gets more of them.
 
@@ -680,7 +680,7 @@ controls = dict(
     blank_picture=average["a blank picture"],
     another_question=average["another question told"],
 )
-claim = "to be told what is asked before looking helps, with few queries"
+claim = "to be told what is asked before looking helps, with a single query"
 measured = dict(told=average["told"], not_told=average["not told"])
 if lesson.all_arms:
     for queries in run.more:

@@ -5,12 +5,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import minivlm.models.blip2_stage1
 from minivlm.connectors.qformer import QFormerConfig, itm_mask
 from minivlm.evaluation import probes
 from minivlm.models.blip import begin, blip_vit
-from minivlm.models.blip2_stage1 import Matcher, MatcherConfig, Stage1, Stage1Config
+from minivlm.models.blip2_stage1 import (
+    Matcher,
+    MatcherConfig,
+    Stage1,
+    Stage1Config,
+    similarity,
+)
 from minivlm.models.clip import Pairs
 
 DEC = 2

@@ -8,16 +8,19 @@ from transformers import (
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     CLIPModel,
+    IdeficsForVisionText2Text,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
 )
 
 from minivlm import checkpoints
+from minivlm.connectors.perceiver import PerceiverConfig
 from minivlm.language.bert import BertConfig
 from minivlm.language.decoder import Decoder, DecoderConfig, Texts
 from minivlm.language.generate import generate
 from minivlm.models.blip import BLIP, BLIPConfig
 from minivlm.models.clip import CLIP, Pairs
+from minivlm.models.flamingo import Flamingo, FlamingoConfig
 from minivlm.models.llava import Chats, LLaVA, LLaVAConfig
 from minivlm.vision.vit import ViTConfig
 from tests.checkpoints.helpers import clip_config
@@ -29,7 +32,8 @@ LLAMA_FOLDER = write_reference.FOLDER / "llama"
 LLAVA_FOLDER = write_reference.FOLDER / "llava"
 CAPTIONER_FOLDER = write_reference.FOLDER / "blip_captioner"
 FILTER_FOLDER = write_reference.FOLDER / "blip_filter"
-FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER, CAPTIONER_FOLDER, FILTER_FOLDER)
+FLAMINGO_FOLDER = write_reference.FOLDER / "flamingo"
+FOLDERS = (CLIP_FOLDER, LLAMA_FOLDER, LLAVA_FOLDER, CAPTIONER_FOLDER, FILTER_FOLDER, FLAMINGO_FOLDER)
 REWRITE = "stored and computed differ; was it meant? then: python -m tests.parity.write_reference"
 
 
@@ -171,6 +175,35 @@ def test_our_blips_give_the_stored_numbers_as_a_notebook_computes_them():
     close(judge.judge(judge.see(pixels), ids), expected["itm"])
     assert expected["itc"].std() > 0.03
     assert expected["itm"].std() > 0.1
+
+
+def test_the_stored_flamingo_is_that_of_the_command_and_the_references():
+    reference, given = IdeficsForVisionText2Text.from_pretrained(FLAMINGO_FOLDER).eval(), write_reference.flamingo_inputs()
+    same(reference.state_dict(), write_reference.flamingo_model().state_dict())
+    stored = load_file(FLAMINGO_FOLDER / "expected.safetensors")
+    same(stored, given | write_reference.flamingo_outputs(reference, given), 1e-5)
+
+
+@torch.no_grad()
+def test_our_flamingo_gives_the_stored_numbers_as_a_notebook_computes_them():
+    sizes, state = checkpoints.read(FLAMINGO_FOLDER)
+    parts = {"vision": ViTConfig, "language": DecoderConfig, "resampler": PerceiverConfig}
+    config = FlamingoConfig(**{name: part(**sizes.pop(name)) for name, part in parts.items()}, **sizes)
+    model = Flamingo(config).eval()
+    model.load_state_dict(state)
+    assert config.every == 2
+    expected = load_file(FLAMINGO_FOLDER / "expected.safetensors")
+    images, ids, keep = expected["images"], expected["input_ids"], expected["attention_mask"].bool()
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
+    close(model.embed_image(images), expected["image_tokens"])
+    features = model.features(ids, images, keep)
+    close(model.language.logits(features)[keep], expected["logits"][keep])
+    close(model.language.next_token_loss(features, expected["labels"]), expected["loss"])
+    written = expected["generated"]
+    assert torch.equal(model.generate(ids, images, keep, max_new_tokens=written.shape[1]), written)
+    assert all(len(set(row.tolist())) > 2 for row in written), "a model that repeats itself compares little"
+    assert expected["logits"].std() > 0.1
+    assert expected["image_tokens"].std() > 0.1
 
 
 def test_it_is_small_and_complete():

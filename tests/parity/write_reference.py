@@ -17,12 +17,13 @@ from transformers import (
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     CLIPModel,
+    IdeficsForVisionText2Text,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
 )
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import blip, clip, decoder, llava
+from tests.parity.cases import blip, clip, decoder, flamingo, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -216,6 +217,51 @@ def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tenso
     }
 
 
+FLAMINGO = {**flamingo.EACH, "num_hidden_layers": 4, "cross_layer_interval": 2}
+FLAMINGO_NEW = 8
+
+
+def flamingo_model() -> IdeficsForVisionText2Text:
+    """The random IDEFICS, an open Flamingo, that is stored."""
+    return flamingo.build(FLAMINGO, seed=25)
+
+
+def flamingo_inputs() -> dict[str, Tensor]:
+    """Four texts (with two images, two side by side, one, none), padded on the left. `images` are those that there are, in
+    reading order; the reference wants as many for each text, and is told which of them each place looks at.
+    """
+    given = flamingo.inputs(FLAMINGO, seed=16)
+    return {
+        "images": flamingo.packed(given),
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "image_attention_mask": given["left_looks"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def flamingo_outputs(model: IdeficsForVisionText2Text, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: the resampler's tokens of each image that there is, scores, the loss, and what it writes
+    on, greedily.
+    """
+    given = {name: tensor for name, tensor in given.items() if name != "images"}
+    ids, pixels = given["input_ids"], given["pixel_values"]
+    seen = model.model.vision_model(pixels.flatten(0, 1)).last_hidden_state
+    tokens = model.model.perceiver_resampler(seen).unflatten(0, pixels.shape[:2])
+    there = torch.arange(pixels.shape[1]) < (ids == flamingo.IMAGE).sum(1, keepdim=True)
+    result = model(**given)
+    prompt = {name: tensor for name, tensor in given.items() if name != "labels"}
+    written = model.generate(**prompt, max_new_tokens=FLAMINGO_NEW, do_sample=False, pad_token_id=0)
+    return {
+        "image_tokens": tokens[there],
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
@@ -224,6 +270,7 @@ def write(folder: Path) -> None:
         ("llava", llava_model(), llava_inputs(), llava_outputs),
         ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
         ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
+        ("flamingo", flamingo_model(), flamingo_inputs(), flamingo_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

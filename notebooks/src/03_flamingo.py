@@ -189,7 +189,8 @@ for frames in (4, 0):
     clip = torch.randn(1, 4, 16, 32)
     with torch.no_grad():
         change = (other(clip) - other(clip.flip(1))).abs().max()
-    print(f"{frames} time embeddings. Played backwards, it changes:", bool(change > 1e-4))
+    changes = bool(change > 1e-4)
+    print(f"{frames} time embeddings. Played backwards, it changes: {changes}")
 
 # %% [markdown]
 # ### The gated layer
@@ -415,8 +416,9 @@ def documents(texts: Sequence[str], scenes: world.Scenes) -> Documents:
 
 # %% alt="The pictures of two pages, three each, with the words that follow each picture on the page."
 episodes = draw_episodes(world.generator("examples"), 2, by="colour", names=KNOWN)
-ends = zip(pages_of(episodes), episodes.answers(), strict=True)
-said = [words for page, name in ends for words in f"{page} {name}.".split("<image>")[1:]]
+said = []
+for page, name in zip(pages_of(episodes), episodes.answers(), strict=True):
+    said += f"{page} {name}.".split("<image>")[1:]
 plots.show_images(world.render(episodes.scenes(), 64), said, columns=6, size=1.5)
 plt.show()
 
@@ -432,25 +434,25 @@ plt.show()
 def right(model: Flamingo, texts, scenes: world.Scenes, episodes: Episodes) -> float:
     """Share of pages on which the right one of the episode's names is the likeliest."""
     each, many, hits = len(scenes) // len(texts), 50, 0
-    names = [[tokenizer.encode(f" {NAMES[i]}")[-1] for i in row] for row in episodes.names]
+    token = [tokenizer.encode(f" {name}")[-1] for name in NAMES]
+    names = torch.tensor(token)[episodes.names]
     for i in range(0, len(texts), many):
         some = texts[i : i + many]
         ids, keep = door.prompts(some, images=each * len(some))
         images = pixels_of(scenes[list(range(each * i, each * (i + len(some))))])
         scores = model(ids.to(lesson.device), images, keep.to(lesson.device))[:, -1]
-        choice = scores.cpu().gather(1, torch.tensor(names[i : i + many])).argmax(1)
+        choice = scores.cpu().gather(1, names[i : i + many]).argmax(1)
         hits += int((choice == episodes.asked[i : i + many]).sum())
     return hits / len(texts)
 
 
-val = {by: draw_episodes(world.generator(f"val {by}"), 50, by=by, names=NEW) for by in BY}
+val = [draw_episodes(world.generator(f"val {by}"), 50, by=by, names=NEW) for by in BY]
 gates = []
 
 
 def watch(model: Flamingo) -> float:
-    pairs = [(layer.alpha.tanh().item(), layer.beta.tanh().item()) for layer in model.layers]
-    gates.append(pairs)
-    found = [right(model, pages_of(e), e.scenes(), e) for e in val.values()]
+    gates.append([[g.tanh().item() for g in (x.alpha, x.beta)] for x in model.layers])
+    found = [right(model, pages_of(e), e.scenes(), e) for e in val]
     return sum(found) / len(found)
 
 
@@ -470,11 +472,13 @@ history = train(model, "the last image")
 # %% alt="Left: the loss falls. Middle and right: the gates of attention and of the feed-forward layers, one line for each of the four layers; all begin near zero and move away from it."
 opened = torch.tensor(gates).abs()  # step, layer, (attention, feed-forward)
 fig, (left, middle, last) = plt.subplots(1, 3, figsize=(9, 3.0))
-smooth = torch.tensor(history["loss"]).unfold(0, min(10, len(history["loss"])), 1).mean(1)
-plots.curves({"": (range(len(smooth)), smooth)}, "loss, mean of ten", ax=left)
+smooth = lambda x: torch.tensor(x).unfold(0, min(10, len(x)), 1).mean(1)
+loss = smooth(history["loss"])
+plots.curves({"": (range(len(loss)), loss)}, "loss, mean of ten", ax=left)
+steps = [0, *history["step"]]
 for ax, which, name in ((middle, 0, "attention"), (last, 1, "feed-forward")):
-    lines = {f"{layer + 1}": ([0, *history["step"]], [0, *opened[:, layer, which].tolist()])
-             for layer in range(len(model.layers))}  # fmt: skip
+    rows = [[0, *row] for row in opened[:, :, which].T.tolist()]
+    lines = {f"layer {i + 1}": (steps, row) for i, row in enumerate(rows)}
     plots.curves(lines, f"gate, {name}", ax=ax)
 plt.show()
 
@@ -502,7 +506,8 @@ def write(model: Flamingo, texts: Sequence[str], images: Tensor) -> list[str]:
 
 single = eval_sets.load("single")[:: 400 // 8][:8]
 captions = write(model, ["<image>"] * len(single), pixels_of(single.samples))
-good = [said == article(row.name) for said, row in zip(captions, single.rows, strict=True)]
+shown = [article(row.name) for row in single.rows]
+good = [said == truth for said, truth in zip(captions, shown, strict=True)]
 plots.show_images(world.render(single.samples, 64), captions, right=good)
 plt.show()
 
@@ -559,15 +564,17 @@ class First(nn.Module):
 @torch.no_grad()
 def filmed(name: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features of films, the two shapes asked about, and which of them came first."""
-    films = draw_videos(world.generator(name, lesson.seed), count, "order", objects=(2, 2))
-    asked = [(row.question.rstrip("?").split(), row.answer) for row in ask(films, "order")]
+    rng = world.generator(name, lesson.seed)
+    films = draw_videos(rng, count, "order", objects=(2, 2))
+    asked = [(q.question.rstrip("?").split(), q.answer) for q in ask(films, "order")]
     two = [[SHAPES.index(words[-4]), SHAPES.index(words[-1])] for words, _ in asked]
     first = [words[-1] == answer for words, answer in asked]
     features = []
     for i in range(0, count, 64):
         part, _ = film_frames(films[i : i + 64], 1, vision_config.image_size)
         part = normalize(part.to(lesson.device), mean, std)
-        features.append(model.vision(part.flatten(0, 1))[:, 1:].unflatten(0, part.shape[:2]))
+        patches = model.vision(part.flatten(0, 1))[:, 1:]
+        features.append(patches.unflatten(0, part.shape[:2]))
     numbers = (torch.tensor(x, device=lesson.device).long() for x in (two, first))
     return torch.cat(features), *numbers
 
@@ -621,8 +628,9 @@ with_time, without_time = told_apart(8), told_apart(0)
 # %%
 def shuffle(episodes: Episodes, seed: int) -> Episodes:
     """The examples' names dealt out at random among them."""
-    order = torch.rand(episodes.shown.shape, generator=torch.Generator().manual_seed(seed))
-    return dataclasses.replace(episodes, shown=episodes.shown.gather(1, order.argsort(1)))
+    rng, shown = torch.Generator().manual_seed(seed), episodes.shown
+    order = torch.rand(shown.shape, generator=rng).argsort(1)
+    return dataclasses.replace(episodes, shown=shown.gather(1, order))
 
 
 def after_examples(model: Flamingo, shots: int, how: str = "") -> float:
@@ -630,7 +638,8 @@ def after_examples(model: Flamingo, shots: int, how: str = "") -> float:
     found = []
     for by in BY:
         rng = world.generator(f"test {by}", lesson.seed)
-        episodes = draw_episodes(rng, run.test, shots=max(1, shots // 2), by=by, names=NEW)
+        each = max(1, shots // 2)
+        episodes = draw_episodes(rng, run.test, shots=each, by=by, names=NEW)
         scenes, texts = episodes.scenes(), pages_of(episodes)
         if not shots:  # their texts stay
             texts = [text.replace("<image>", "", 2) for text in texts]
@@ -677,23 +686,27 @@ plt.show()
 # %%
 @torch.no_grad()
 def reads(model: Flamingo, layers: bool) -> float:
-    """Right answers to questions about scenes told in words, with the new layers or without."""
+    """Share of right answers about scenes told in words, with new layers or without."""
     asked, said = eval_sets.load("questions").rows[: run.test], []
     for i in range(0, len(asked), 50):
-        told = [tokenizer.encode(f"{row.told} {row.question}") for row in asked[i : i + 50]]
-        ids, keep = pad_left([[tokenizer.bos, *row] for row in told], tokenizer.pad)
+        told = [f"{row.told} {row.question}" for row in asked[i : i + 50]]
+        rows = [[tokenizer.bos, *tokenizer.encode(text)] for text in told]
+        ids, keep = pad_left(rows, tokenizer.pad)
         writer = model.generate if layers else partial(generate, model.language)
         how = dict(keep=keep.to(lesson.device), max_new_tokens=6)
         said += [tokenizer.decode(row) for row in writer(ids.to(lesson.device), **how)]
-    return sum(a.split(".")[0].strip() == b.answer for a, b in zip(said, asked)) / len(asked)
+    hits = [a.split(".")[0].strip() == b.answer for a, b in zip(said, asked, strict=True)]
+    return sum(hits) / len(hits)
 
 
-same = all(torch.equal(x.cpu(), read[name]) for name, x in model.language.state_dict().items())
+now = model.language.state_dict()
+same = all(torch.equal(now[name].cpu(), read[name]) for name in now)
 print("the language model, to the last bit as it came:", same)
 
 # %% tags=["nbval-ignore-output"]
 kept = reads(model, layers=False)
-print(f"questions in words: as it came {kept:.1%}, with its new layers {reads(model, True):.1%}")
+with_layers = reads(model, layers=True)
+print(f"questions in words: {kept:.1%}, and with the new layers {with_layers:.1%}")
 
 # %% tags=["nbval-ignore-output"]
 of_last, of_all = found["last image"], found["all images"]
@@ -726,7 +739,8 @@ lesson.expect(float(same), at_least=1.0, what="the share of unchanged language m
 lesson.expect(shots, at_least=0.8, what="accuracy after eight examples")
 lesson.expect(of_last[0], at_most=0.62, what="accuracy without examples")
 lesson.expect(shuffled_names, at_most=0.65, what="accuracy with shuffled names")
-lesson.expect(shots - of_all[-1], at_least=0.05, what="the gain from the last image alone")
+gap = shots - of_all[-1]
+lesson.expect(gap, at_least=0.05, what="the gain from the last image alone")
 lesson.expect(with_time, at_least=0.7, what="films told apart with time embeddings")
 lesson.expect(without_time, at_most=0.65, what="films told apart without")
 
@@ -797,6 +811,8 @@ def sees(ids: Tensor, image: int) -> Tensor:
 row = torch.tensor([1, 9, 4, 8, 4, 4, 7])
 number = torch.tensor([0, 0, 1, 1, 2, 3, 3])
 truth = number[:, None] == torch.tensor([1, 2, 3])
+last = lambda ids, image: (ids == image).cumsum(0)[:, None]
+every = lambda ids, image: torch.arange(1, int((ids == image).sum()) + 1)
 check(
     "Exercise 1",
     sees,
@@ -804,15 +820,13 @@ check(
     ((torch.tensor([4, 5]), 4), torch.ones(2, 1).bool()),
     mistakes={
         "a word sees the last image before it, not all of them": lambda ids, image: (
-            (ids == image).cumsum(0)[:, None] >= torch.arange(1, (ids == image).sum() + 1)
+            last(ids, image) >= every(ids, image)
         ),
         "the image's own token sees it, too": lambda ids, image: (
-            ((ids == image).cumsum(0) - (ids == image).long())[:, None]
-            == torch.arange(1, (ids == image).sum() + 1)
+            last(ids, image) - (ids == image).long()[:, None] == every(ids, image)
         ),
         "words before the first image see none": lambda ids, image: (
-            (ids == image).cumsum(0).clamp(min=1)[:, None]
-            == torch.arange(1, (ids == image).sum() + 1)
+            last(ids, image).clamp(min=1) == every(ids, image)
         ),
     },
     hints="cumsum counts the images so far; then compare with 1, 2, 3, ...",
@@ -852,10 +866,10 @@ weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 def no_nan(attempt) -> None:
-    given = scores.clone().requires_grad_()
-    attempt(given, allowed, values).sum().backward()
-    words = "the scores' gradient is nan: a softmax over nothing has none, mask it before"
-    assert given.grad.isfinite().all(), words
+    given = scores.clone().requires_grad_(), allowed, values.clone().requires_grad_()
+    attempt(*given).sum().backward()
+    words = "a gradient is nan: let no softmax run over nothing"
+    assert all(x.grad.isfinite().all() for x in given[::2]), words
 
 
 def filled(scores: Tensor, mask: Tensor, values: Tensor, low: float) -> Tensor:
@@ -913,7 +927,7 @@ check(
         "the most similar comes last": lambda q, p, k: (
             F.cosine_similarity(q[None], p).topk(k).indices.tolist()
         ),
-        "cosine, not the dot product: embeddings have different lengths": lambda q, p, k: (
+        "by cosine: embeddings have different lengths": lambda q, p, k: (
             (p @ q).topk(k).indices.flip(0).tolist()
         ),
         "these are the least similar": lambda q, p, k: (

@@ -534,23 +534,43 @@ print("as the examples say:", marks)
 # %% [markdown]
 # ### What comes first in a film
 #
-# A film is eight frames here, one a second. Two things appear and vanish again; which of them came first? We train two small resamplers
-# on the frozen eye's features, with a linear layer to answer, one with time embeddings and one without. Nothing else differs.
+# A film is eight frames here, one a second. A thing changes its colour on the way: which one did it have **first**? Played backwards, a film has
+# the other answer; so whoever does not know the order of the frames is at chance, exactly. We train two small resamplers on the frozen eye's
+# features, with a linear layer that answers: one with time embeddings, one without. Nothing else differs.
 
 # %%
-from minivlm.world.palette import SHAPES
-from minivlm.world.videos import ask, draw_videos
-from minivlm.world.videos import frames as film_frames
+from minivlm.world.motion import Videos, film
+from minivlm.world.motion import frames as frames_of
+from minivlm.world.palette import COLOURS, SHAPES
 
 
+def draw_films(rng, count: int) -> tuple[Videos, Tensor]:
+    """Films of a thing that changes its colour, and its two colours in order."""
+    films, two = [], torch.tensor([rng.permutation(len(COLOURS))[:2] for _ in range(count)])
+    for old, new in two.tolist():
+        x, y, side = *rng.uniform(0.3, 0.7, 2).tolist(), rng.uniform(0.15, 0.25)
+        thing = dict(shape=str(rng.choice(SHAPES)), x=x, y=y, size=side)
+        names = dict(colour=list(COLOURS)[old], turns=list(COLOURS)[new])
+        films.append(film(thing | names | dict(change=int(rng.integers(2, 7)))))
+    return Videos.join(films), two
+
+
+# %% alt="Eight frames of a film in which a thing changes its colour."
+shown, two = draw_films(world.generator("film"), 1)
+pictures, seconds = frames_of(shown, rate=1, height=64)
+plots.show_images(pictures[0], [f"second {int(t)}" for t in seconds[0]], columns=8)
+plt.show()
+
+
+# %%
 class First(nn.Module):
-    """Resampler and a linear layer: which of the two things asked about came first?"""
+    """Resampler and a linear layer: which of two colours came first?"""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         sizes = dataclasses.replace(resampler_config, frames=frames)
         self.resampler = PerceiverResampler(sizes)
-        self.head = nn.Linear(vision_config.width, len(SHAPES))
+        self.head = nn.Linear(vision_config.width, len(COLOURS))
 
     def forward(self, films: Tensor, two: Tensor) -> Tensor:
         scores = self.head(self.resampler(films).mean(1))
@@ -563,29 +583,18 @@ class First(nn.Module):
 
 @torch.no_grad()
 def filmed(name: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of films, the two shapes asked about, and which of them came first."""
+    """Features of films, two colours in any order, and which of them came first."""
     rng = world.generator(name, lesson.seed)
-    films = draw_videos(rng, count, "order", objects=(2, 2))
-    asked = [(q.question.rstrip("?").split(), q.answer) for q in ask(films, "order")]
-    two = [[SHAPES.index(words[-4]), SHAPES.index(words[-1])] for words, _ in asked]
-    first = [words[-1] == answer for words, answer in asked]
+    films, two = draw_films(rng, count)
     features = []
     for i in range(0, count, 64):
-        part, _ = film_frames(films[i : i + 64], 1, vision_config.image_size)
-        part = normalize(part.to(lesson.device), mean, std)
-        patches = model.vision(part.flatten(0, 1))[:, 1:]
-        features.append(patches.unflatten(0, part.shape[:2]))
-    numbers = (torch.tensor(x, device=lesson.device).long() for x in (two, first))
-    return torch.cat(features), *numbers
+        part, _ = frames_of(films[i : i + 64], 1, vision_config.image_size)
+        part = normalize(part.flatten(0, 1).to(lesson.device), mean, std)
+        features.append(model.vision(part)[:, 1:].unflatten(0, (-1, 8)))
+    first = torch.from_numpy(rng.integers(2, size=count))
+    two = torch.where(first[:, None] == 1, two.flip(1), two)
+    return torch.cat(features), two.to(lesson.device), first.to(lesson.device)
 
-
-films = draw_videos(world.generator("film"), 1, "order", objects=(2, 2))
-pictures, _ = film_frames(films, 1, 64)
-question = ask(films, "order")[0]
-titles = [f"second {i}" for i in range(8)]
-plots.show_images(pictures[0], titles, columns=8)
-plt.show()
-print(f"{question.question} {question.answer}")
 
 # %% tags=["nbval-ignore-output"]
 learned, unseen = filmed("films", run.films), filmed("test films", run.test)

@@ -62,7 +62,7 @@ print(lesson)
 # it adds is multiplied by a number, its **gate**, that is zero when training begins.
 
 # %% alt="Diagram: an image passes the frozen vision encoder and the resampler and becomes tokens. At the right the stack of the language model: words go through a new gated layer, a frozen block, another gated layer, another frozen block. The tokens enter at both gated layers."
-ax = plots.diagram(9, 3.7)
+ax = plots.diagram(9, 3.8)
 image = plots.box(ax, 0.1, 0.2, 1.3, 0.7, "image", "image")
 eye = plots.box(ax, 2.0, 0.2, 1.6, 0.7, "vision\nencoder", "image", frozen=True)
 resampler = plots.box(ax, 2.0, 1.5, 1.6, 0.7, "resampler", "connector")
@@ -72,17 +72,17 @@ for i in range(6):
 plots.arrow(ax, image, eye)
 plots.arrow(ax, eye, resampler, "features of any number")
 plots.arrow(ax, resampler, seen, "a fixed number of tokens")
-words = plots.box(ax, 6.6, 0.2, 2.1, 0.5, "<image>is a dax.", "text")
+words = plots.box(ax, 6.6, 0.15, 2.1, 0.5, "<image>this is a dax.", "text")
 below = words
 for level in range(2):
-    y = 1.0 + 1.35 * level
+    y = 0.95 + 1.5 * level
     gated = plots.box(ax, 6.6, y, 2.1, 0.5, "gated layer", "connector")
-    block = plots.box(ax, 6.6, y + 0.72, 2.1, 0.5, "block", "text", frozen=True)
+    block = plots.box(ax, 6.6, y + 0.75, 2.1, 0.5, "block", "text", frozen=True)
     plots.arrow(ax, below, gated)
     plots.arrow(ax, gated, block)
     plots.arrow(ax, (5.9, y + 0.25), gated)
     below = block
-ax.plot([3.6, 5.9, 5.9], [3.0, 3.0, 1.25], color=plots.KINDS["connector"], lw=1.6)
+ax.plot([3.6, 5.9, 5.9], [3.0, 3.0, 1.2], color=plots.KINDS["connector"], lw=1.6)
 plt.show()
 
 # %% [markdown]
@@ -114,7 +114,7 @@ print(f"{language_config.layers} blocks, {language_config.width} wide")
 
 # %%
 door = Interleaved(tokenizer, language_config.context, end="<eos>")
-page = "look!<image>a red star.<image>a blue ring."
+page = "look!<image>a star.<image>a ring."
 ids, labels = door.encode(page)
 print(tokenizer.decode(ids))
 print("not learned:", [tokenizer.pieces([i])[0] for i, l in zip(ids, labels) if l < 0])
@@ -129,13 +129,13 @@ print("not learned:", [tokenizer.pieces([i])[0] for i, l in zip(ids, labels) if 
 
 # %% alt="Two grids of words by images. Above, each word sees the last image before it only; below, all images before it. Words before the first image see none."
 places = torch.tensor([ids]) == door.image_id
-shown = [piece.replace("<image>", "image") for piece in tokenizer.pieces(ids)]
+shown = [piece.strip("<>")[:5] for piece in tokenizer.pieces(ids)]
 fig, axes = plt.subplots(2, 1, figsize=(9, 3.8))
 names = ["image 1", "image 2"]
 for ax, before in zip(axes, (False, True), strict=True):
     mask = image_mask(last_image(places), images=2, all_before=before)[0]
     title = "sees all images before it" if before else "sees the last image before it"
-    plots.heatmap(mask.T, names, shown, title, ax=ax)
+    plots.heatmap(mask.T, names, shown, title, fmt="{:.0f}", ax=ax)
 plt.show()
 
 # %% [markdown]
@@ -392,8 +392,8 @@ KNOWN, NEW = NAMES[:48], NAMES[48:]  # the new ones are in no training page
 
 
 def pages_of(episodes: Episodes) -> list[str]:
-    """Pages up to the last name: `<image>is a dax.<image>is a wug.<image>is a`."""
-    return [page.replace("this is", "is") for page in episodes.interleaved(gap="")]
+    """Pages up to the last name: `<image>this is a dax.<image>this is a`."""
+    return episodes.interleaved(gap="")
 
 
 def drawn(name: str) -> Iterator[tuple[Documents, Documents]]:
@@ -546,7 +546,8 @@ from minivlm.world.palette import COLOURS, SHAPES
 
 def draw_films(rng, count: int) -> tuple[Videos, Tensor]:
     """Films of a thing that changes its colour, and its two colours in order."""
-    films, two = [], torch.tensor([rng.permutation(len(COLOURS))[:2] for _ in range(count)])
+    pairs = [rng.permutation(len(COLOURS))[:2].tolist() for _ in range(count)]
+    films, two = [], torch.tensor(pairs)
     for old, new in two.tolist():
         x, y, side = *rng.uniform(0.3, 0.7, 2).tolist(), rng.uniform(0.15, 0.25)
         thing = dict(shape=str(rng.choice(SHAPES)), x=x, y=y, size=side)
@@ -704,7 +705,8 @@ def reads(model: Flamingo, layers: bool) -> float:
         writer = model.generate if layers else partial(generate, model.language)
         how = dict(keep=keep.to(lesson.device), max_new_tokens=6)
         said += [tokenizer.decode(row) for row in writer(ids.to(lesson.device), **how)]
-    hits = [a.split(".")[0].strip() == b.answer for a, b in zip(said, asked, strict=True)]
+    said = [answer.split(".")[0].strip() for answer in said]
+    hits = [a == row.answer for a, row in zip(said, asked, strict=True)]
     return sum(hits) / len(hits)
 
 
@@ -965,7 +967,7 @@ check(
 # (`NAMES`); add examples; put words before the first image.
 
 # %% tags=["nbval-ignore-output"] alt="Three pictures composed by hand: two examples with names, and the picture that the model names."
-page = "<image>is a zib.<image>is a pim.<image>is a"
+page = "<image>this is a zib.<image>this is a pim.<image>this is a"
 pictures = [
     world.compose(dict(colour="green", shape="moon", x=0.4, y=0.6, size=0.22)),
     world.compose(dict(colour="orange", shape="moon", x=0.6, y=0.4, size=0.25)),

@@ -11,126 +11,16 @@ import argparse
 import json
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
+from rivals import BATCH, LAYERS, MODELS, NEW, PATCHES, WIDTH, WORDS
 from torch import Tensor, nn
 
-from minivlm import checkpoints
-from minivlm.language.decoder import Decoder, Texts
-from minivlm.models.clip import Pairs
-from minivlm.models.llava import Chats
-
-WIDTH, LAYERS, HEADS, HIDDEN = 128, 4, 4, 344
-BATCH, PATCHES, WORDS, NEW = 16, 64, 32, 64  # images of 8 x 8 patches, each with a text; tokens to be written
-ANSWER = 16  # how many of the words are learned, where not all are
-VOCABULARY, IMAGE = 1024, 1
 ROUNDS = 31
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """What is compared: the loss of a batch, and what is written; `write` None for a model that does not."""
-
-    ours: nn.Module
-    theirs: nn.Module
-    our_loss: Callable[[], Tensor]
-    their_loss: Callable[[], Tensor]
-    our_write: Callable[[], Tensor] | None = None
-    their_write: Callable[[], Tensor] | None = None
-
-
-def _vision() -> dict:
-    return {
-        "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "image_size": 64, "patch_size": 8,
-    }  # fmt: skip
-
-
-def _language() -> dict:
-    return {
-        "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS, "vocab_size": VOCABULARY, "max_position_embeddings": 256, "bos_token_id": None,
-        "eos_token_id": None, "pad_token_id": 0,
-    }  # fmt: skip
-
-
-def _loaded(reference: nn.Module) -> nn.Module:
-    """Our class with the reference's weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        reference.save_pretrained(folder)
-        return checkpoints.load(folder).model.train()
-
-
-def clip() -> Rivals:
-    """Both towers, the contrastive loss."""
-    text = {
-        "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "vocab_size": VOCABULARY, "max_position_embeddings": WORDS, "eos_token_id": VOCABULARY - 1, "bos_token_id": 3,
-        "pad_token_id": 0,
-    }  # fmt: skip
-    config = transformers.CLIPConfig(vision_config=_vision(), text_config=text, projection_dim=WIDTH)
-    theirs = transformers.CLIPModel(config).train()
-    ours = _loaded(theirs)
-    pixels, ids = torch.randn(BATCH, 3, 64, 64), torch.randint(4, VOCABULARY - 1, (BATCH, WORDS))
-    ids[:, -1] = VOCABULARY - 1
-    return Rivals(
-        ours, theirs, lambda: ours.loss(Pairs(pixels, ids)),
-        lambda: theirs(input_ids=ids, pixel_values=pixels, return_loss=True).loss,
-    )  # fmt: skip
-
-
-def decoder() -> Rivals:
-    """The language model alone: as many tokens as an image and its text have."""
-    config = transformers.LlamaConfig(**_language(), tie_word_embeddings=False)
-    theirs = transformers.LlamaForCausalLM(config).train()
-    ours: Decoder = _loaded(theirs)
-    ids = torch.randint(4, VOCABULARY, (BATCH, PATCHES + WORDS))
-    labels = ids.clone()
-    labels[:, :-ANSWER] = -100
-    return Rivals(
-        ours, theirs, lambda: ours.loss(Texts(ids, labels)), lambda: theirs(input_ids=ids, labels=labels).loss,
-        lambda: _generate(ours, ids), lambda: theirs.generate(input_ids=ids, **_how())[:, ids.shape[1] :],
-    )  # fmt: skip
-
-
-def llava() -> Rivals:
-    """Image and text, the loss on the answer; with LLaVA-1.5's connector, which the reference has."""
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**_vision(), projection_dim=WIDTH),
-        text_config=transformers.LlamaConfig(**_language()),
-        image_token_index=IMAGE, image_token_id=IMAGE, tie_word_embeddings=False,
-    )  # fmt: skip
-    theirs = transformers.LlavaForConditionalGeneration(config).train()
-    ours = _loaded(theirs)
-    pixels, ids = torch.randn(BATCH, 3, 64, 64), torch.randint(4, VOCABULARY, (BATCH, PATCHES + WORDS))
-    ids[:, 2 : 2 + PATCHES] = IMAGE
-    labels = ids.clone()
-    labels[:, :-ANSWER] = -100
-    return Rivals(
-        ours, theirs, lambda: ours.loss(Chats(pixels, ids, labels)),
-        lambda: theirs(input_ids=ids, pixel_values=pixels, labels=labels).loss,
-        lambda: ours.generate(ids, pixels, max_new_tokens=NEW),
-        lambda: theirs.generate(input_ids=ids, pixel_values=pixels, **_how())[:, ids.shape[1] :],
-    )  # fmt: skip
-
-
-MODELS: dict[str, Callable[[], Rivals]] = {"clip": clip, "decoder": decoder, "llava": llava}
-
-
-def _how() -> dict:
-    return {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "use_cache": True}
-
-
-def _generate(model: Decoder, ids: Tensor) -> Tensor:
-    from minivlm.language.generate import generate
-
-    return generate(model, ids, max_new_tokens=NEW)
 
 
 def alternately(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:

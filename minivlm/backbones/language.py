@@ -99,8 +99,9 @@ def encode(tokenizer: Tokenizer, text: Reading, told: float, context: int) -> tu
     """Ids of `<bos> text <eos>`, and the weight of each: 1 for answers (with their full stop), `told` for the rest."""
     ids = [tokenizer.bos, *tokenizer.encode(text.told)]
     weights = [0.0] + [told] * (len(ids) - 1)
-    for question, answer in text.turns:  # each after a full stop, so that its first word has its space
-        asked, said = (tokenizer.encode(". " + part)[1:] for part in (question, answer + "."))
+    for question, answer in text.turns:
+        asked = tokenizer.encode(question if question.startswith("<") else f" {question}", after=ids)
+        said = tokenizer.encode(f" {answer}.", after=[*ids, *asked])
         if len(ids) + len(asked) + len(said) >= context:
             break
         ids += asked + said

@@ -3,10 +3,10 @@
 from minivlm.backbones.language import LanguageRecipe
 from minivlm.backbones.vision import VisionRecipe
 
-#: Name -> recipe. The name ends in its size; `VERSION` is part of its folder's name.
+#: Name -> recipe. The name ends in its size; its version is part of its folder's name.
 RECIPES: dict[str, LanguageRecipe | VisionRecipe] = {
     "language-cpu": LanguageRecipe(
-        width=128, layers=4, heads=4, hidden=320, steps=6000, batch=64, lr=2e-3, warmup=200
+        width=128, layers=4, heads=4, hidden=320, steps=10000, batch=64, lr=2e-3, warmup=200
     ),
     "language-gpu": LanguageRecipe(
         width=384, layers=8, heads=6, hidden=1024, steps=20000, batch=256, lr=1e-3, warmup=500, context=512
@@ -21,4 +21,10 @@ RECIPES: dict[str, LanguageRecipe | VisionRecipe] = {
     ),
 }  # fmt: skip
 
-VERSION = "v1"
+#: The kind of backbone -> the version of its recipes.
+VERSIONS = {"language": "v2", "vision": "v1"}
+
+
+def version(name: str) -> str:
+    """The version of a backbone: `v2` of `language-cpu`."""
+    return VERSIONS[name.split("-")[0]]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minivlm import checkpoints, world
 from minivlm.backbones.language import metrics as language_metrics
 from minivlm.backbones.language import world_tokenizer
-from minivlm.backbones.recipes import RECIPES, VERSION
+from minivlm.backbones.recipes import RECIPES, version
 from minivlm.backbones.training import LOG_EVERY, Run
 from minivlm.backbones.vision import MEAN, STD
 from minivlm.backbones.vision import metrics as vision_metrics
@@ -40,7 +40,7 @@ def folder(name: str) -> Path:
     """
     if name not in RECIPES:
         raise BackboneError(f"there is no backbone {name!r}; there are {list(RECIPES)}.")
-    return FOLDER / f"{name}-{VERSION}"
+    return FOLDER / f"{name}-{version(name)}"
 
 
 def built() -> list[str]:
@@ -76,7 +76,7 @@ def card(name: str) -> dict[str, Any]:
         lacks = f"lacks {', '.join(lost)}" if isinstance(found, dict) else "is no card"
         raise BackboneError(f"{path} {lacks}; restore it from the repository.")
     known = found["vocabulary"] if isinstance(found["vocabulary"], dict) else {}
-    expected = {"name": name, "version": VERSION, "world": world.VERSION, "vocabulary": vocabulary(known.get("specials"))}
+    expected = {"name": name, "version": version(name), "world": world.VERSION, "vocabulary": vocabulary(known.get("specials"))}
     for key, value in expected.items():
         if found.get(key) != value:
             raise BackboneError(
@@ -152,7 +152,7 @@ def publish(name: str, run: Run, where: Path | None = None) -> Path:
         checkpoints.save(model, new)
         about = {
             "name": name,
-            "version": VERSION,
+            "version": version(name),
             "what": "a decoder that has read the world's texts and never seen a picture"
             if is_language
             else "CLIP, trained on pictures and captions of the world; no picture shows a held-out pair",

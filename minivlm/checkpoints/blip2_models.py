@@ -5,13 +5,14 @@ there are queries, and takes them off again. Here a text is the text alone.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minivlm.checkpoints import llama, llava
-from minivlm.checkpoints.clip import check_images
+from minivlm.checkpoints.inputs import check_ids, check_images, check_mask, check_place, check_words, check_writing
 from minivlm.connectors.qformer import QFormerConfig, itm_mask
 from minivlm.models.blip2 import BLIP2, Matcher, similarity
 
@@ -35,26 +36,14 @@ class RetrievalOutput:
     image_embeds: Float[Tensor, "b m e"]
 
 
-def check_text(config: QFormerConfig, ids: Tensor, mask: Tensor | None, name: str = "input_ids") -> Tensor:
-    """`keep`, if ids and mask are what this Q-Former reads.
+def check_text(config: QFormerConfig, ids: Any, mask: Any, prefix: str = "") -> Tensor:
+    """`keep`, if ids and mask are what this Q-Former reads. `prefix`: of the arguments' names.
 
     Raises:
         TypeError, ValueError: they are not.
     """
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-        given = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"{name} must be a tensor of whole numbers; got {given}.")
-    if ids.ndim != 2 or 0 in ids.shape:
-        raise ValueError(f"{name} must have shape (B, T); got {tuple(ids.shape)}.")
-    if ids.shape[1] > config.context:
-        raise ValueError(f"{name} has {ids.shape[1]} columns, but the Q-Former's context holds {config.context}; truncate.")
-    low, high = (int(x) for x in ids.aminmax())
-    if low < 0 or high >= config.vocab_size:
-        raise ValueError(
-            f"{name} runs from {low} to {high}; the Q-Former's vocabulary has ids 0 to {config.vocab_size - 1}."
-            " Use the Q-Former's tokenizer, which is another one than the language model's."
-        )
-    keep = llama.check_mask(mask, ids)
+    ids = check_ids(ids, config.vocab_size, config.context, f"{prefix}input_ids", "the Q-Former's ")
+    keep = check_words(check_mask(mask, ids, f"{prefix}attention_mask"), f"{prefix}attention_mask")
     return torch.ones_like(ids, dtype=torch.bool) if keep is None else keep
 
 
@@ -110,7 +99,7 @@ class ConditionalGeneration(llava.ConditionalGeneration):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
+        how = check_writing(self.config.language.vocab_size, max_new_tokens, eos_token_id, pad_token_id)
         return self._write(pixel_values, input_ids, attention_mask, how)
 
     def _features(self, pixel_values: Tensor, **asked: Tensor) -> ImageFeatures:
@@ -120,9 +109,9 @@ class ConditionalGeneration(llava.ConditionalGeneration):
     def _answer(
         self, pixel_values: Tensor, ids: Tensor, mask: Tensor | None, labels: Tensor | None, **asked: Tensor
     ) -> llama.CausalLMOutput:
-        images, keep = self._check(ids, pixel_values, mask)
+        ids, images, keep = self._check(ids, pixel_values, mask)
         if labels is not None:
-            self._check_labels(labels, ids)
+            labels = self._check_labels(labels, ids)
         language = self.model.language
         features = language.features(embeddings=self.model.embed(ids, images, **asked), keep=keep)
         loss = None if labels is None else language.next_token_loss(features, labels)
@@ -131,7 +120,7 @@ class ConditionalGeneration(llava.ConditionalGeneration):
     def _write(
         self, pixel_values: Tensor, ids: Tensor, mask: Tensor | None, how: dict, **asked: Tensor
     ) -> Int[Tensor, "b t"]:
-        images, keep = self._check(ids, pixel_values, mask)
+        ids, images, keep = self._check(ids, pixel_values, mask)
         return torch.cat([ids, self.model.generate(ids, images, keep, **asked, **how)], dim=1)
 
 
@@ -161,10 +150,10 @@ class Retrieval(nn.Module):
             TypeError, ValueError: not what this model takes.
         """
         model, config = self.model, self.config
+        place = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
+        check_place(model.vision.positions.device, **place)
         check_images(config.vision, pixel_values)
         keep = check_text(config.qformer, input_ids, attention_mask)
-        if not keep.any(dim=1).all():
-            raise ValueError(f"row {int((~keep.any(dim=1)).int().argmax())}: attention_mask hides the whole text.")
         images = pixel_values.to(model.vision.positions.dtype)
         if not use_image_text_matching_head:
             looked, read = model.embed_image(images), model.embed_text(input_ids, keep)

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minivlm.checkpoints.clip import check_images
-from minivlm.checkpoints.llama import check_mask
+from minivlm.checkpoints.inputs import check_ids, check_images, check_labels, check_mask, check_place, check_words
 from minivlm.models.blip import BLIP, begin, feature
 
 
@@ -58,42 +57,25 @@ class Wrapper(nn.Module):
         self.model, self.config = model, model.config
 
     def _see(self, pixel_values: Tensor) -> Float[Tensor, "b n d"]:
+        self._check_place(pixel_values=pixel_values)
         check_images(self.config.vision, pixel_values)
         return self.model.see(pixel_values.to(self.model.vision.positions.dtype))
 
     def _read(self, ids: Tensor, mask: Tensor | None, name: str = "input_ids") -> Tensor | None:
         """`keep`, if ids and mask are what this model takes."""
-        text = self.config.text
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-            given = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-            raise TypeError(f"{name} must be a tensor of whole numbers; got {given}.")
-        if ids.ndim != 2 or 0 in ids.shape:
-            raise ValueError(f"{name} must have shape (B, T); got {tuple(ids.shape)}.")
-        if ids.shape[1] > text.context:
-            raise ValueError(f"{name} has {ids.shape[1]} columns, but the context holds {text.context}; truncate the texts.")
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= text.vocab_size:
-            raise ValueError(
-                f"{name} runs from {low} to {high}; the vocabulary has ids 0 to {text.vocab_size - 1}."
-                " Use the tokenizer that belongs to this checkpoint."
-            )
-        keep = check_mask(mask, ids)
-        if keep is not None and not keep.any(dim=1).all():
-            raise ValueError(f"row {int((~keep.any(dim=1)).int().argmax())}: the mask hides the whole text.")
-        return keep
+        self._check_place(**{name: ids, "attention_mask": mask})
+        ids = check_ids(ids, self.config.text.vocab_size, self.config.text.context, name)
+        return check_words(check_mask(mask, ids))
+
+    def _check_place(self, **given: Tensor | None) -> None:
+        check_place(self.model.vision.positions.device, **given)
 
     def _one_each(self, images: Tensor, ids: Tensor) -> None:
         if len(images) != len(ids):
             raise ValueError(f"expected one text for each image; got {len(images)} images and {len(ids)} texts.")
 
     def _loss(self, features: Tensor, labels: Tensor, ids: Tensor) -> Float[Tensor, ""]:
-        learned, vocabulary = labels[:, 1:][labels[:, 1:] != -100], self.config.text.vocab_size
-        if labels.shape != ids.shape or not len(learned) or learned.min() < 0 or learned.max() >= vocabulary:
-            raise ValueError(
-                f"labels must have shape {tuple(ids.shape)} and hold ids from 0 to {vocabulary - 1}, or -100 where there is no"
-                f" loss, and some of them ids after the first column; got shape {tuple(labels.shape)} and"
-                f" {len(learned)} such ids."
-            )
+        labels = check_labels(labels, ids.shape, self.config.text.vocab_size)
         return self.model.decoder.next_token_loss(features, labels, self.config.smoothing)
 
 

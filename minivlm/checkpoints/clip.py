@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
+from minivlm.checkpoints.inputs import check_ids, check_images, check_mask
 from minivlm.checkpoints.names import Flat, Row, Same, Stacked, Table
 from minivlm.checkpoints.settings import Field, Settings, written
 from minivlm.language.text_encoder import TextConfig
@@ -251,34 +252,16 @@ class CLIPModel(nn.Module):
 
     def _check_ids(self, ids: Tensor) -> Int[Tensor, "b t"]:
         text = self.config.text
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-            raise TypeError(f"input_ids must be a tensor of whole numbers; got {_kind(ids)}.")
-        if ids.ndim != 2 or 0 in ids.shape:
-            raise ValueError(f"input_ids must have shape (B, T); got {tuple(ids.shape)}.")
-        if ids.shape[1] > text.context:
-            raise ValueError(
-                f"input_ids has {ids.shape[1]} columns, but the context holds {text.context}; truncate the texts."
-            )
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= text.vocab_size:
-            raise ValueError(
-                f"input_ids runs from {low} to {high}; the vocabulary has ids 0 to {text.vocab_size - 1}."
-                " Use the tokenizer that belongs to this checkpoint."
-            )
+        ids = check_ids(ids, text.vocab_size, text.context)
         if text.eot_id is not None and not (has := (ids == text.eot_id).any(dim=1)).all():
             raise ValueError(
                 f"row {int(has.int().argmin())} of input_ids has no end-of-text token (id {text.eot_id}), which is where its"
                 " feature is read. Was the text cut off? Keep the last token when truncating."
             )
-        return ids.long()
+        return ids
 
     def _check_mask(self, mask: Tensor, ids: Int[Tensor, "b t"]) -> Tensor:
-        if not isinstance(mask, Tensor) or mask.shape != ids.shape:
-            given = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(f"attention_mask must have the shape of input_ids, {tuple(ids.shape)}; got {given}.")
-        keep = mask.bool()
-        if not torch.equal(keep.to(mask.dtype), mask):
-            raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else.")
+        keep = check_mask(mask, ids)
         eot = self.config.text.eot_id
         end = (ids if eot is None else (ids == eot).int()).argmax(dim=1)
         hidden = ~keep[torch.arange(len(ids), device=ids.device), end]
@@ -288,26 +271,6 @@ class CLIPModel(nn.Module):
                 " read. If padding is on the left, pad with another id than the one that ends a text."
             )
         return keep
-
-
-def check_images(config: ViTConfig, pixel_values: Any) -> None:
-    """Whether this vision tower can look at them.
-
-    Raises:
-        TypeError, ValueError: it cannot.
-    """
-    if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
-        raise TypeError(f"pixel_values must be a float tensor; got {_kind(pixel_values)}.")
-    shape = (config.channels, config.image_size, config.image_size)
-    if pixel_values.ndim != 4 or pixel_values.shape[1:] != shape or not len(pixel_values):
-        raise ValueError(
-            f"pixel_values must have shape {('B', *shape)}; got {tuple(pixel_values.shape)}."
-            f" minivlm.vision.processor.ImageProcessor({config.image_size}) resizes and crops."
-        )
-
-
-def _kind(value: Any) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 FORMAT = Format("clip", "CLIPModel", CLIP, CLIPModel, read_config, write_config, table)

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minivlm.checkpoints.clip import check_images
-from minivlm.checkpoints.llama import check_input, check_mask
+from minivlm.checkpoints.inputs import check_ids, check_images, check_labels, check_mask, check_place, check_writing
 from minivlm.language.generate import generate
 from minivlm.models.flamingo import Flamingo
 
@@ -80,14 +79,7 @@ class VisionText2Text(nn.Module):
             TypeError, ValueError: not what this model takes.
         """
         ids, images, looks, keep = self._check(input_ids, attention_mask, pixel_values, image_attention_mask)
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-            raise TypeError(f"max_new_tokens must be a whole number; got {max_new_tokens!r}.")
-        vocabulary = self.config.language.vocab_size
-        for name, token in (("eos_token_id", eos_token_id), ("pad_token_id", pad_token_id)):
-            one = isinstance(token, int) and not isinstance(token, bool)
-            if not (one and 0 <= token < vocabulary) and not (token is None and name == "eos_token_id"):
-                raise ValueError(f"{name} is {token!r}; expected one id from 0 to {vocabulary - 1}.")
-        how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
+        how = check_writing(self.config.language.vocab_size, max_new_tokens, eos_token_id, pad_token_id)
         with self.model.looking(images, looks):
             return torch.cat([ids, generate(self.model.language, ids, keep, **how)], dim=1)
 
@@ -95,15 +87,13 @@ class VisionText2Text(nn.Module):
         self, ids: Any, mask: Any, pixels: Any, looks: Any
     ) -> tuple[Tensor, Float[Tensor, "b most m d"], Bool[Tensor, "b t most"], Tensor | None]:
         """Ids, the resampler's tokens of all images, who looks at which, and `keep`, if all fits together."""
-        if ids is None:
-            raise TypeError("input_ids must be a tensor of whole numbers; got None.")
         if pixels is None or looks is None:
             raise TypeError(
                 "pixel_values and image_attention_mask must be tensors; got None. For a text without images give any image,"
                 " and a mask of zeros: nobody looks at it."
             )
         self._check_place(input_ids=ids, attention_mask=mask, pixel_values=pixels, image_attention_mask=looks)
-        ids = check_input(self.config.language, ids).long()
+        ids = check_ids(ids, self.config.language.vocab_size, self.config.language.context)
         keep = check_mask(mask, ids)
         if pixels.ndim != 5 or len(pixels) != len(ids) or not pixels.shape[1]:
             vision = self.config.vision
@@ -119,25 +109,8 @@ class VisionText2Text(nn.Module):
         return ids, self.model.embed_image(flat).unflatten(0, pixels.shape[:2]), looks.bool(), keep
 
     def _check_place(self, **given: Any) -> None:
-        device = self.model.language.embedding.weight.device
-        for name, tensor in given.items():
-            if tensor is not None and not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}.")
-            if tensor is not None and tensor.device != device:
-                raise ValueError(f"{name} is on {tensor.device}, and the model on {device}; move one to the other.")
+        check_place(self.model.language.embedding.weight.device, **given)
 
     def _check_labels(self, labels: Any, ids: Tensor) -> Tensor:
         self._check_place(labels=labels)
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"labels must be a tensor of whole numbers; got {labels.dtype}.")
-        if labels.shape != ids.shape:
-            raise ValueError(f"labels must have shape {tuple(ids.shape)}; got {tuple(labels.shape)}.")
-        learned = labels[:, 1:][labels[:, 1:] != -100]
-        vocabulary = self.config.language.vocab_size
-        low, high = (int(x) for x in learned.aminmax()) if len(learned) else (-1, -1)
-        if low < 0 or high >= vocabulary:
-            raise ValueError(
-                f"labels must be ids from 0 to {vocabulary - 1}, or -100 where there is no loss, and some of them ids after"
-                f" the first column; got {f'numbers from {low} to {high}' if len(learned) else 'none there'}."
-            )
-        return labels.long()
+        return check_labels(labels, ids.shape, self.config.language.vocab_size)

@@ -106,7 +106,7 @@ def _no_weights(folder: Path) -> str:
         return (
             f"{folder} has its weights as {', '.join(pickled)}, which is Python's pickle: reading it can run any program,"
             " so it is never read here. Convert it to safetensors where you trust it, for example with transformers:"
-            f" CLIPModel.from_pretrained(folder).save_pretrained(new_folder); expected {WEIGHTS}."
+            f" AutoModel.from_pretrained(folder).save_pretrained(new_folder); expected {WEIGHTS}."
         )
     return f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} with the files it names."
 

@@ -14,6 +14,7 @@ from minivlm.checkpoints import blip, llama
 from minivlm.checkpoints.blip2 import language_table, qformer_table, read_config, write_eye, write_language
 from minivlm.checkpoints.blip2_models import ConditionalGeneration, ImageFeatures, check_text
 from minivlm.checkpoints.format import Format
+from minivlm.checkpoints.inputs import check_writing
 from minivlm.checkpoints.names import Same, Table
 from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig
 
@@ -86,7 +87,7 @@ class InstructedGeneration(ConditionalGeneration):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
+        how = check_writing(self.config.language.vocab_size, max_new_tokens, eos_token_id, pad_token_id)
         asked = self._asked(pixel_values, qformer_input_ids, qformer_attention_mask)
         return self._write(pixel_values, self._needed(input_ids), attention_mask, how, **asked)
 
@@ -96,8 +97,8 @@ class InstructedGeneration(ConditionalGeneration):
         return ids
 
     def _asked(self, images: Tensor, ids: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        self._check_device(qformer_input_ids=ids, qformer_attention_mask=mask)
-        keep = check_text(self.config.qformer, ids, mask, "qformer_input_ids")
+        self._check_place(qformer_input_ids=ids, qformer_attention_mask=mask)
+        keep = check_text(self.config.qformer, ids, mask, "qformer_")
         if len(images) != len(ids):
             raise ValueError(
                 f"qformer_input_ids has {len(ids)} rows, and there are {len(images)} images; each image needs what is asked"

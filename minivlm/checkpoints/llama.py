@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
+from minivlm.checkpoints.inputs import check_embeddings, check_ids, check_labels, check_mask, check_place, check_writing
 from minivlm.checkpoints.names import Row, Same, Stacked, Table
 from minivlm.checkpoints.settings import Field, Settings, written
 from minivlm.language.decoder import Decoder, DecoderConfig
 from minivlm.language.generate import generate
-from minivlm.language.opt import OPTConfig
 
 # config.json: their name, our name, their default.
 FIELDS = (
@@ -203,10 +203,17 @@ class CausalLM(nn.Module):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        given = check_input(self.config, input_ids, inputs_embeds)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds.")
+        self._check_place(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels)
+        self._check_place(position_ids=position_ids)
+        if inputs_embeds is None:
+            given = input_ids = check_ids(input_ids, self.config.vocab_size, self.config.context)
+        else:
+            given = check_embeddings(inputs_embeds, self.config.width, self.config.context)
         keep = check_mask(attention_mask, given)
-        if labels is not None and labels.shape != given.shape[:2]:
-            raise ValueError(f"labels must have shape {tuple(given.shape[:2])}; got {tuple(labels.shape)}.")
+        if labels is not None:
+            labels = check_labels(labels, given.shape[:2], self.config.vocab_size)
         features = self.model.features(input_ids, inputs_embeds, keep, position_ids)
         loss = None if labels is None else self.model.next_token_loss(features, labels)
         return CausalLMOutput(loss, self.model.logits(features))
@@ -224,53 +231,13 @@ class CausalLM(nn.Module):
         Raises:
             TypeError, ValueError: not what this model takes.
         """
-        keep = check_mask(attention_mask, check_input(self.config, input_ids))
-        new = generate(self.model, input_ids, keep, max_new_tokens, eos_token_id, pad=pad_token_id)
-        return torch.cat([input_ids, new], dim=1)
+        self._check_place(input_ids=input_ids, attention_mask=attention_mask)
+        ids = check_ids(input_ids, self.config.vocab_size, self.config.context)
+        how = check_writing(self.config.vocab_size, max_new_tokens, eos_token_id, pad_token_id)
+        return torch.cat([ids, generate(self.model, ids, check_mask(attention_mask, ids), **how)], dim=1)
 
-
-def check_input(config: DecoderConfig | OPTConfig, ids: Tensor | None, embeds: Tensor | None = None) -> Tensor:
-    """The one of both that is given.
-
-    Raises:
-        TypeError, ValueError: not what a language model of this config takes.
-    """
-    if (ids is None) == (embeds is None):
-        raise ValueError("give either input_ids or inputs_embeds.")
-    given = embeds if ids is None else ids
-    if ids is None:
-        if given.ndim != 3 or given.shape[2] != config.width:
-            raise ValueError(f"inputs_embeds must have shape (B, T, {config.width}); got {tuple(given.shape)}.")
-    elif given.is_floating_point() or given.dtype == torch.bool:
-        raise TypeError(f"input_ids must be a tensor of whole numbers; got {given.dtype}.")
-    elif given.ndim != 2 or 0 in given.shape:
-        raise ValueError(f"input_ids must have shape (B, T); got {tuple(given.shape)}.")
-    else:
-        low, high = (int(x) for x in given.aminmax())
-        if low < 0 or high >= config.vocab_size:
-            raise ValueError(
-                f"input_ids runs from {low} to {high}; the vocabulary has ids 0 to {config.vocab_size - 1}."
-                " Use the tokenizer that belongs to this checkpoint."
-            )
-    if given.shape[1] > config.context:
-        raise ValueError(f"the input has {given.shape[1]} tokens, but the context holds {config.context}; shorten it.")
-    return given
-
-
-def check_mask(mask: Tensor | None, given: Tensor) -> Tensor | None:
-    """`keep` from an `attention_mask`, for what `check_input` gave.
-
-    Raises:
-        ValueError: it has another shape, or other numbers than 1 and 0.
-    """
-    if mask is None:
-        return None
-    if mask.shape != given.shape[:2]:
-        raise ValueError(f"attention_mask must have shape {tuple(given.shape[:2])}; got {tuple(mask.shape)}.")
-    keep = mask.bool()
-    if not torch.equal(keep.to(mask.dtype), mask):
-        raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else.")
-    return keep
+    def _check_place(self, **given: Tensor | None) -> None:
+        check_place(self.model.embedding.weight.device, **given)
 
 
 LLAMA = Format(

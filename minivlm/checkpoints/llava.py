@@ -21,6 +21,15 @@ from torch import Tensor, nn
 from minivlm.checkpoints import clip, llama
 from minivlm.checkpoints.errors import CheckpointError
 from minivlm.checkpoints.format import Format
+from minivlm.checkpoints.inputs import (
+    check_ids,
+    check_images,
+    check_labels,
+    check_mask,
+    check_place,
+    check_places,
+    check_writing,
+)
 from minivlm.checkpoints.names import Idle, Row, Same, Table
 from minivlm.checkpoints.settings import Settings, written
 from minivlm.models.llava import LLaVA, LLaVAConfig
@@ -224,74 +233,30 @@ class ConditionalGeneration(nn.Module):
             TypeError, ValueError: not what this model takes.
         """
         ids, pixel_values, keep = self._check(input_ids, pixel_values, attention_mask)
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-            raise TypeError(f"max_new_tokens must be a whole number; got {max_new_tokens!r}.")
-        vocabulary = self.config.language.vocab_size
-        for name, token in (("eos_token_id", eos_token_id), ("pad_token_id", pad_token_id)):
-            one = isinstance(token, int) and not isinstance(token, bool)
-            if not (one and 0 <= token < vocabulary) and not (token is None and name == "eos_token_id"):
-                raise ValueError(f"{name} is {token!r}; expected one id from 0 to {vocabulary - 1}.")
-        how = {"max_new_tokens": max_new_tokens, "eos": eos_token_id, "pad": pad_token_id}
+        how = check_writing(self.config.language.vocab_size, max_new_tokens, eos_token_id, pad_token_id)
         return torch.cat([ids, self.model.generate(ids, pixel_values, keep, **how)], dim=1)
 
     def _check(self, ids: Any, images: Any, mask: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Ids, `pixel_values` and `keep`, if all fits together."""
         self._check_place(input_ids=ids, attention_mask=mask)
-        if ids is None:
-            raise TypeError("input_ids must be a tensor of whole numbers; got None.")
-        ids = llama.check_input(self.config.language, ids).long()
+        ids = check_ids(ids, self.config.language.vocab_size, self.config.language.context)
         images = None if images is None else self._check_images(images)
-        keep = llama.check_mask(mask, ids)
-        needed, image_id = self.config.image_tokens, self.config.image_id
-        places = ids == image_id
-        if keep is not None and (hidden := (places & ~keep).any(dim=1)).any():
-            raise ValueError(
-                f"row {int(hidden.int().argmax())}: attention_mask hides places of an image (id {image_id}). If they are"
-                " padding, pad with another id."
-            )
-        per_row = places.sum(dim=1)
-        if (odd := per_row % needed != 0).any():
-            row = int(odd.int().argmax())
-            raise ValueError(
-                f"row {row} of input_ids has {int(per_row[row])} places for images (id {image_id}); an image takes"
-                f" {needed} of them, so a row needs a multiple of that."
-            )
-        wanted, given = int(per_row.sum()) // needed, 0 if images is None else len(images)
-        if wanted != given:
-            raise ValueError(
-                f"input_ids has places for {wanted} images (id {image_id}, {needed} times each), and pixel_values has"
-                f" {given}; expected each image of the batch once, in reading order."
-            )
+        keep = check_mask(mask, ids)
+        given = 0 if images is None else len(images)
+        check_places(ids, keep, self.config.image_id, self.config.image_tokens, given)
         return ids, images, keep
 
     def _check_place(self, **given: Any) -> None:
-        device = self.model.language.embedding.weight.device
-        for name, tensor in given.items():
-            if tensor is not None and not isinstance(tensor, Tensor):
-                raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}.")
-            if tensor is not None and tensor.device != device:
-                raise ValueError(f"{name} is on {tensor.device}, and the model on {device}; move one to the other.")
+        check_place(self.model.language.embedding.weight.device, **given)
 
     def _check_images(self, images: Any) -> Tensor:
         self._check_place(pixel_values=images)
-        clip.check_images(self.config.vision, images)
+        check_images(self.config.vision, images)
         return images.to(self.model.vision.positions.dtype)
 
     def _check_labels(self, labels: Any, ids: Tensor) -> Tensor:
         self._check_place(labels=labels)
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"labels must be a tensor of whole numbers; got {labels.dtype}.")
-        if labels.shape != ids.shape:
-            raise ValueError(f"labels must have shape {tuple(ids.shape)}; got {tuple(labels.shape)}.")
-        learned = labels[:, 1:][labels[:, 1:] != -100]
-        vocabulary = self.config.language.vocab_size
-        low, high = (int(x) for x in learned.aminmax()) if len(learned) else (-1, -1)
-        if low < 0 or high >= vocabulary:
-            raise ValueError(
-                f"labels must be ids from 0 to {vocabulary - 1}, or -100 where there is no loss, and some of them ids after"
-                f" the first column; got {f'numbers from {low} to {high}' if len(learned) else 'none there'}."
-            )
-        return labels.long()
+        return check_labels(labels, ids.shape, self.config.language.vocab_size)
 
 
 FORMAT = Format(

@@ -4,22 +4,23 @@ Texts speak of all colour-shape pairs, the held-out ones too: language may name 
 depends on a name, a seed and a number alone, so a training run can go on from any step.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minivlm.world import documents, numbers, strings
 from minivlm.world.boxes import CONVENTIONS, boxes, write
 from minivlm.world.compare import compare
+from minivlm.world.corpus_chats import balanced, crowded, hard, instruct, pointed, sound
 from minivlm.world.document_questions import DocumentQuestions
 from minivlm.world.episodes import BY, draw_episodes
 from minivlm.world.grammar import FRAMES, STYLES, Captions, full
-from minivlm.world.questions import Question, Questions, names
+from minivlm.world.questions import Questions, names
+from minivlm.world.reading import Reading, any_scenes, several, single
 from minivlm.world.reasoning import Reasoning
 from minivlm.world.robot import draw_tables
 from minivlm.world.robot_questions import RobotQuestions
-from minivlm.world.scenes import Scenes, draw_scenes, generator, things
+from minivlm.world.scenes import generator, things
 from minivlm.world.splits import all_pairs
 from minivlm.world.videos import draw_questions as draw_video_questions
 
@@ -29,33 +30,12 @@ WORDS = ("give", "box")
 QUESTIONS = 8
 
 
-class Reading(NamedTuple):
-    """A text: what is told, then turns of question and answer. Without turns, what is told is all there is to learn."""
-
-    kind: str
-    told: str
-    turns: tuple[tuple[str, str], ...]
-
-    @property
-    def text(self) -> str:
-        """`told question answer. question answer.`"""
-        return " ".join([self.told, *(f"{question} {answer}." for question, answer in self.turns)]).strip()
-
-
-def _scenes(rng: np.random.Generator, n: int, objects: tuple[int, int] = (1, 3)) -> Scenes:
-    return draw_scenes(rng, n, objects, pairs=all_pairs())
-
-
-def _asked(questions: Iterable[Question]) -> list[Reading]:
-    return [Reading(q.kind, q.told, ((q.question, q.answer),)) for q in questions]
-
-
 def _scene(rng: np.random.Generator, n: int) -> list[Reading]:
     """A description and some questions about it; half of the scenes have three objects."""
     ask, read = Questions(rng, pairs=all_pairs()), []
-    described = things(_scenes(rng, n - n // 4))
+    described = things(any_scenes(rng, n - n // 4))
     if n > 3:
-        described += things(_scenes(rng, n // 4, (3, 3)))
+        described += things(any_scenes(rng, n // 4, (3, 3)))
     for these in described:
         asked = ask(these, QUESTIONS)
         turns = tuple(dict.fromkeys((q.question, q.answer) for q in asked))
@@ -67,13 +47,13 @@ def _scene(rng: np.random.Generator, n: int) -> list[Reading]:
 
 def _caption(rng: np.random.Generator, n: int) -> list[Reading]:
     """Captions in every style."""
-    return [Reading("caption", said + ".", ()) for said in Captions(rng, styles=STYLES)(_scenes(rng, n))]
+    return [Reading("caption", said + ".", ()) for said in Captions(rng, styles=STYLES)(any_scenes(rng, n))]
 
 
 def _reason(rng: np.random.Generator, n: int) -> list[Reading]:
     """Chains of thought, whose last sentence is the answer."""
     ask, read = Reasoning(rng), []
-    for these in things(_scenes(rng, n, (2, 3))):
+    for these in things(any_scenes(rng, n, (2, 3))):
         asked = ask(these, 3)
         turns = tuple(dict.fromkeys((r.question, r.thought[:-1]) for r in asked))
         read.append(Reading("reason", asked[0].told if asked else full(these) + ".", turns))
@@ -97,7 +77,7 @@ def _name(rng: np.random.Generator, n: int) -> list[Reading]:
 
 def _box(rng: np.random.Generator, n: int) -> list[Reading]:
     """Where things are, in numbers, in each of the surveyed ways to write a box."""
-    scenes, read, how = _scenes(rng, n), [], list(CONVENTIONS)
+    scenes, read, how = any_scenes(rng, n, (1, 2)), [], list(CONVENTIONS)
     side = int(rng.integers(8, 17)) * 28
     where = boxes(scenes, side, side)
     for these, corners in zip(things(scenes), where, strict=True):
@@ -112,42 +92,49 @@ def _box(rng: np.random.Generator, n: int) -> list[Reading]:
 
 
 def _compare(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(compare(rng, n, pairs=all_pairs())[1])
+    return single(compare(rng, n, pairs=all_pairs())[1])
 
 
 def _string(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(strings.StringQuestions(rng)(strings.draw_strings(rng, n, 64, 256)))
+    return single(strings.StringQuestions(rng)(strings.draw_strings(rng, n, 64, 256)))
 
 
 def _number(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(numbers.NumberQuestions(rng)(numbers.draw_numbers(rng, n, 64, 128)))
+    return single(numbers.NumberQuestions(rng)(numbers.draw_numbers(rng, n, 64, 128)))
 
 
 def _document(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(DocumentQuestions(rng)(documents.draw_documents(rng, n, rows=(2, 4), columns=(2, 3))))
+    drawn, ask = documents.draw_documents(rng, n, rows=(2, 3), columns=(2, 3)), DocumentQuestions(rng)
+    return several(*(ask(drawn) for _ in range(4)))
 
 
 def _video(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(draw_video_questions(rng, n)[1])
+    return single(draw_video_questions(rng, n)[1])
 
 
 def _robot(rng: np.random.Generator, n: int) -> list[Reading]:
-    return _asked(RobotQuestions(rng).sift(draw_tables(rng, n))[1])
+    return single(RobotQuestions(rng).sift(draw_tables(rng, n))[1])
 
 
 #: Kind of text -> its maker, and its share of all texts.
 KINDS: dict[str, tuple[Callable[[np.random.Generator, int], list[Reading]], float]] = {
-    "scene": (_scene, 0.60),
-    "name": (_name, 0.13),
-    "reason": (_reason, 0.08),
-    "caption": (_caption, 0.05),
+    "scene": (_scene, 0.33),
+    "hard": (hard, 0.14),
+    "balanced": (balanced, 0.10),
+    "instruct": (instruct, 0.10),
+    "name": (_name, 0.09),
+    "reason": (_reason, 0.04),
+    "caption": (_caption, 0.02),
+    "crowded": (crowded, 0.02),
     "video": (_video, 0.03),
-    "robot": (_robot, 0.03),
-    "compare": (_compare, 0.02),
+    "robot": (_robot, 0.04),
+    "compare": (_compare, 0.03),
     "box": (_box, 0.02),
-    "string": (_string, 0.02),
-    "number": (_number, 0.01),
+    "refer": (pointed, 0.01),
+    "string": (_string, 0.01),
+    "number": (_number, 0.005),
     "document": (_document, 0.01),
+    "sound": (sound, 0.005),
 }
 
 
@@ -177,6 +164,6 @@ def scene_questions(rng: np.random.Generator, n: int, objects: int) -> list[tupl
     ask = Questions(rng, pairs=all_pairs())
     asked: list[tuple[str, Reading]] = []
     while len(asked) < n:
-        for these in things(_scenes(rng, n, (objects, objects))):
+        for these in things(any_scenes(rng, n, (objects, objects))):
             asked += [(q.kind, Reading("scene", q.told, ((q.question, q.answer),))) for q in ask(these)]
     return asked[:n]

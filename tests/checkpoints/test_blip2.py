@@ -320,7 +320,7 @@ ASKED = batch().asked
         ({"pixel_values": torch.zeros(5, 3, 16, 16)}, ValueError, "pixel_values must have shape"),
         ({"pixel_values": PIXELS.to(torch.uint8)}, TypeError, "float tensor; got torch.uint8"),
         ({"input_ids": IDS.float()}, TypeError, "whole numbers; got torch.float32"),
-        ({"input_ids": IDS.repeat(1, 3)}, ValueError, "33 tokens, but the context holds 24"),
+        ({"input_ids": IDS.repeat(1, 3)}, ValueError, "33 columns, but the context holds 24"),
         ({"input_ids": torch.where(IDS == 9, 30, IDS)}, ValueError, "runs from 0 to 30"),
         ({"attention_mask": MASK[:, :3]}, ValueError, "attention_mask must have shape"),
         ({"attention_mask": MASK * 2}, ValueError, "must hold 1 for tokens and 0 for padding"),

@@ -89,7 +89,7 @@ def test_other_kinds_of_numbers(model):
         ({"input_ids": IDS.float()}, TypeError, "whole numbers; got torch.float32"),
         ({"input_ids": IDS[0]}, ValueError, r"shape \(B, T\); got \(6,\)"),
         ({"input_ids": IDS + 25}, ValueError, "the vocabulary has ids 0 to 29"),
-        ({"input_ids": IDS.repeat(1, 8)}, ValueError, "48 tokens, but the context holds 40"),
+        ({"input_ids": IDS.repeat(1, 8)}, ValueError, "48 columns, but the context holds 40"),
         ({"input_ids": IDS.tolist()}, TypeError, "input_ids must be a tensor; got list"),
         ({"attention_mask": MASK[:, :3]}, ValueError, r"attention_mask must have shape \(2, 6\); got \(2, 3\)"),
         ({"attention_mask": MASK * 2}, ValueError, "must hold 1 for tokens and 0 for padding"),

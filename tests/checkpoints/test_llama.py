@@ -1,6 +1,7 @@
 """Llama's and Qwen2's format: config.json both ways, released sizes, folders, and the class with the reference's arguments."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -245,13 +246,35 @@ def test_generate_gives_prompt_and_continuation():
         ({"input_ids": IDS.float()}, TypeError, "whole numbers; got torch.float32"),
         ({"input_ids": IDS[0]}, ValueError, r"shape \(B, T\); got \(4,\)"),
         ({"input_ids": IDS + 25}, ValueError, "runs from 25 to 34; the vocabulary has ids 0 to 29"),
-        ({"input_ids": IDS.repeat(1, 6)}, ValueError, "24 tokens, but the context holds 20"),
+        ({"input_ids": IDS.repeat(1, 6)}, ValueError, "24 columns, but the context holds 20"),
         ({"inputs_embeds": torch.zeros(2, 4, 11)}, ValueError, r"shape \(B, T, 12\); got \(2, 4, 11\)"),
         ({"input_ids": IDS, "attention_mask": IDS[:, :3]}, ValueError, r"attention_mask must have shape \(2, 4\)"),
         ({"input_ids": IDS, "attention_mask": IDS}, ValueError, "must hold 1 for tokens and 0 for padding"),
         ({"input_ids": IDS, "labels": IDS[:1]}, ValueError, r"labels must have shape \(2, 4\)"),
+        ({"input_ids": IDS, "labels": IDS + 25}, ValueError, "labels must be ids from 0 to 29, or -100"),
+        ({"input_ids": IDS, "labels": IDS * 0 - 100}, ValueError, "some of them ids after the first column; got none"),
+        ({"input_ids": IDS, "labels": IDS.float()}, TypeError, "labels must be a tensor of whole numbers"),
+        ({"input_ids": IDS, "labels": IDS.to("meta")}, ValueError, "labels is on meta, and the model on cpu"),
+        ({"input_ids": IDS.to("meta")}, ValueError, "input_ids is on meta, and the model on cpu"),
+        ({"inputs_embeds": torch.zeros(2, 4, 12).long()}, TypeError, "inputs_embeds must be a float tensor"),
+        ({"inputs_embeds": torch.zeros(2, 24, 12)}, ValueError, "24 columns, but the context holds 20"),
     ],
 )
 def test_what_it_refuses(given, error, words):
     with pytest.raises(error, match=words):
         CausalLM(small())(**given)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be a whole number; got 2.5"),
+        ({"eos_token_id": 30}, ValueError, "eos_token_id is 30; expected one id from 0 to 29"),
+        ({"pad_token_id": -1}, ValueError, "pad_token_id is -1; expected one id"),
+        ({"attention_mask": IDS}, ValueError, "must hold 1 for tokens and 0 for padding"),
+        ({"input_ids": IDS[0]}, ValueError, r"shape \(B, T\); got \(4,\)"),
+    ],
+)
+def test_generate_refuses(how, error, words):
+    with pytest.raises(error, match=words):
+        inspect.unwrap(CausalLM.generate)(CausalLM(small()), **{"input_ids": IDS, **how})

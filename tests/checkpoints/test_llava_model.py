@@ -115,7 +115,7 @@ META = torch.zeros(2, 3, 12, 12, device="meta")
         ({"input_ids": IDS[:, :0]}, ValueError, r"shape \(B, T\); got \(2, 0\)"),
         ({"input_ids": replaced((0, 12), 30)}, ValueError, "runs from 0 to 30; the vocabulary has ids 0 to 29"),
         ({"input_ids": replaced((0, 12), -200)}, ValueError, "runs from -200 to"),
-        ({"input_ids": IDS.repeat(1, 4)}, ValueError, "52 tokens, but the context holds 40"),
+        ({"input_ids": IDS.repeat(1, 4)}, ValueError, "52 columns, but the context holds 40"),
         ({"attention_mask": MASK[:, :3]}, ValueError, r"attention_mask must have shape \(2, 13\); got \(2, 3\)"),
         ({"attention_mask": MASK[:, None]}, ValueError, r"attention_mask must have shape \(2, 13\)"),
         ({"attention_mask": MASK * 2}, ValueError, "must hold 1 for tokens and 0 for padding"),

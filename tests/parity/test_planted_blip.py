@@ -12,6 +12,7 @@ import minivlm.language.bert
 import minivlm.models.blip
 import minivlm.vision.vit
 from minivlm import checkpoints
+from minivlm.checkpoints.blip_models import Captioner
 from minivlm.language.bert import Bert, BertBlock
 from minivlm.models.blip import BLIP
 from minivlm.nn.attention import Attention
@@ -110,6 +111,11 @@ def _(patch, loaded):
 # --- the text model's blocks
 
 
+def words(attention, x, cache):
+    """Keys and values of the words so far."""
+    return attention.keys_values(x) if cache is None else cache.append(*attention.keys_values(x))
+
+
 def block_with(patch, forward):
     patch.setattr(BertBlock, "forward", forward)
 
@@ -118,7 +124,7 @@ def block_with(patch, forward):
 def _(patch, loaded):
     def forward(self, x, mask=None, seen=None, seen_mask=None, cache=None):
         y = self.norm_1(x)
-        x = x + self.attention(y, self.attention.keys_values(y), mask)
+        x = x + self.attention(y, words(self.attention, y, cache), mask)
         x = x + self.cross(self.norm_2(x), seen, seen_mask)
         return x + self.mlp(self.norm_3(x))
 
@@ -128,7 +134,7 @@ def _(patch, loaded):
 @mistake("the sum is not normalised, only what is added", CAPTIONS, SEEN)
 def _(patch, loaded):
     def forward(self, x, mask=None, seen=None, seen_mask=None, cache=None):
-        x = x + self.norm_1(self.attention(x, self.attention.keys_values(x), mask))
+        x = x + self.norm_1(self.attention(x, words(self.attention, x, cache), mask))
         x = x + self.norm_2(self.cross(x, seen, seen_mask))
         return x + self.norm_3(self.mlp(x))
 
@@ -139,7 +145,7 @@ def _(patch, loaded):
 def _(patch, loaded):
     def forward(self, x, mask=None, seen=None, seen_mask=None, cache=None):
         x = self.norm_2(x + self.cross(x, seen, seen_mask))
-        x = self.norm_1(x + self.attention(x, self.attention.keys_values(x), mask))
+        x = self.norm_1(x + self.attention(x, words(self.attention, x, cache), mask))
         return self.norm_3(x + self.mlp(x))
 
     block_with(patch, forward)
@@ -148,7 +154,7 @@ def _(patch, loaded):
 @mistake("cross-attention beside the MLP, not before it", CAPTIONS, SEEN)
 def _(patch, loaded):
     def forward(self, x, mask=None, seen=None, seen_mask=None, cache=None):
-        x = self.norm_1(x + self.attention(x, self.attention.keys_values(x), mask))
+        x = self.norm_1(x + self.attention(x, words(self.attention, x, cache), mask))
         return self.norm_3(x + self.mlp(x) + self.norm_2(x + self.cross(x, seen, seen_mask)))
 
     block_with(patch, forward)
@@ -357,9 +363,13 @@ def _(patch, loaded):
 
 @mistake("the last token of a prompt is kept", ("generated from a prompt",), ("generated", "right: logits"))
 def _(patch, loaded):
-    right = minivlm.checkpoints.blip_models.begin
-    longer = lambda ids, first: right(torch.cat([ids, ids[:, -1:]], dim=1), first)
-    patch.setattr(minivlm.checkpoints.blip_models, "begin", longer)
+    right = Captioner.generate
+
+    def generate(self, pixels, ids=None, mask=None, max_new_tokens=20):
+        longer = [None if x is None else torch.cat([x, x[:, -1:]], dim=1) for x in (ids, mask)]
+        return right(self, pixels, *longer, max_new_tokens)
+
+    patch.setattr(Captioner, "generate", generate)
 
 
 @mistake("the feature is the last token's, as CLIP's", ("right: itc", "left: itc", "lesson: itc"), ITC_TEXT, (FILTER,))

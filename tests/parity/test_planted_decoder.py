@@ -311,7 +311,7 @@ def _(patch, loaded):
 
 @mistake("rows go on after eos", ("generated to eos",), ("generated", *ALL))
 def _(patch, loaded):
-    ignoring = lambda model, ids, keep, new, eos, pad: WRITE(model, ids, keep, new, None, pad=pad)
+    ignoring = lambda *given, eos, **how: WRITE(*given, eos=None, **how)
     patch.setattr(minivlm.checkpoints.llama, "generate", ignoring)
 
 

@@ -46,11 +46,11 @@ from minivlm.vision.vit import VisionTransformer, ViTConfig
 plots.use_style()
 lesson = Lesson("03_flamingo")
 run = lesson.choose(
-    cpu=dict(latents=8, steps=200, batch=24, lr=3e-3, test=100,
-             films=512, film_steps=150, film_lr=2e-3),
-    gpu=dict(latents=16, steps=3000, batch=96, lr=1e-3, test=400,
-             films=4096, film_steps=1000, film_lr=1e-3),
-    smoke=dict(steps=2, batch=4, test=12, films=32, film_steps=2),
+    cpu=dict(latents=8, alone=180, steps=400, pairs=16, pages=8, lr=2e-3, lr_gates=5e-2,
+             test=40, films=400, film_steps=150, film_lr=2e-3),
+    gpu=dict(latents=16, alone=600, steps=3000, pairs=64, pages=32, lr=1e-3,
+             lr_gates=2e-2, test=400, films=4096, film_steps=1000, film_lr=1e-3),
+    smoke=dict(alone=1, steps=2, pairs=4, pages=3, test=8, films=32, film_steps=2),
 )  # fmt: skip
 print(lesson)
 
@@ -376,100 +376,126 @@ _ = probes.run(probed, Documents(pixels, ids, labels))
 #
 # The paper trains on four kinds of data at once: web pages with images among the words, pairs of an image and a text (two
 # sets), and videos with texts. In each step the gradients of all are added up, with weights (section 2.4: 1 for the pages, 0.2 for
-# the pairs). We have two kinds. **Pairs**: one picture, and what it shows.
-#
-# **Pages**: pictures of things, and names that somebody invented. On each page the names mean something else; so all that
-# can be learned for good is to *look it up on the page*. A name stands for a pair of a colour and a shape, or for a colour
-# whatever the shape, or for a shape: the page must say which.
+# the pairs). We have two kinds. **Pairs**: one picture, and what it shows. **Pages**: three pictures, and what somebody calls what
+# they show. He calls a pair of a colour and a shape so, or all red things, or all stars, and on each page the names
+# are invented anew. So names can never be learned for good, only *looked up on the page*.
 
 # %%
 from minivlm.training import fit, frozen
 from minivlm.world.episodes import BY, NAMES, Episodes, draw_episodes
-from minivlm.world.grammar import full
+from minivlm.world.grammar import article
 from minivlm.world.scenes import things
 
 KNOWN, NEW = NAMES[:48], NAMES[48:]  # the new ones are in no training page
 
 
+def examples_of(episodes: Episodes, most: int | None = None) -> list[str]:
+    """The (first `most`) examples of each page: `<image>a red star is a dax.`, ..."""
+    told = [row.told.rstrip(".").split(". ")[:most] for row in episodes.questions()]
+    return ["".join(f"<image>{words}." for words in page) for page in told]
+
+
 def pages_of(episodes: Episodes) -> list[str]:
-    """Pages up to the last name: `<image>this is a dax.<image>this is a`."""
-    return episodes.interleaved(gap="")
+    """Whole pages: examples, and then one more picture, with what there is to say."""
+    ends = [f"<image>{row.question} {row.answer}." for row in episodes.questions()]
+    return [page + end for page, end in zip(examples_of(episodes), ends, strict=True)]
 
 
-def drawn(name: str) -> Iterator[tuple[Documents, Documents]]:
-    """Endless pairs and pages: a batch of each, two named examples on a page."""
-    rng, step = world.generator(name, lesson.seed), 0
-    while True:
-        scenes = world.draw_scenes(rng, run.batch, objects=(1, 1))
-        pairs = [f"<image>{full(these)}." for these in things(scenes)]
-        pages = draw_episodes(rng, run.batch, by=BY[step % len(BY)], names=KNOWN)
-        step += 1
-        ends = zip(pages_of(pages), pages.answers(), strict=True)
-        texts = [f"{page} {name}." for page, name in ends]
-        yield documents(pairs, scenes), documents(texts, pages.scenes())
-
-
-def documents(texts: Sequence[str], scenes: world.Scenes) -> Documents:
-    ids, labels = door.batch(texts, images=len(scenes))
-    return Documents(pixels_of(scenes), ids.to(lesson.device), labels.to(lesson.device))
-
-
-# %% alt="The pictures of two pages, three each, with the words that follow each picture on the page."
+# %% alt="The three pictures of each of two pages, each with the words that follow it on the page, such as: a red star is a dax."
 episodes = draw_episodes(world.generator("examples"), 2, by="colour", names=KNOWN)
-said = []
-for page, name in zip(pages_of(episodes), episodes.answers(), strict=True):
-    said += f"{page} {name}.".split("<image>")[1:]
-plots.show_images(world.render(episodes.scenes(), 64), said, columns=6, size=1.5)
+said = [words for page in pages_of(episodes) for words in page.split("<image>")[1:]]
+plots.show_images(world.render(episodes.scenes(), 64), said, columns=3, size=1.6)
 plt.show()
 
 # %% [markdown]
-# (Two pages of three pictures. Here a name stands for a colour.)
+# (Two pages. Here a name stands for a colour.) All words are learned but one kind: a name that has not stood on the page before. Nobody
+# could know it.
 #
-# To watch the training: of the two names on a page, does the model find the right one likelier? The names are new, so are the
-# pictures, and chance is a half.
+# **Pairs come first**, alone, and pages join them. A page can be half understood without looking: the last picture often shows what one of
+# the examples was called already, so copying from the words is right half of the time. When we began with pages, the model learned to copy,
+# and did not learn to look.
 
 
 # %%
-@torch.no_grad()
-def right(model: Flamingo, texts, scenes: world.Scenes, episodes: Episodes) -> float:
-    """Share of pages on which the right one of the episode's names is the likeliest."""
-    each, many, hits = len(scenes) // len(texts), 50, 0
-    token = [tokenizer.encode(f" {name}")[-1] for name in NAMES]
-    names = torch.tensor(token)[episodes.names]
-    for i in range(0, len(texts), many):
-        some = texts[i : i + many]
-        ids, keep = door.prompts(some, images=each * len(some))
-        images = pixels_of(scenes[list(range(each * i, each * (i + len(some))))])
-        scores = model(ids.to(lesson.device), images, keep.to(lesson.device))[:, -1]
-        choice = scores.cpu().gather(1, names[i : i + many]).argmax(1)
-        hits += int((choice == episodes.asked[i : i + many]).sum())
-    return hits / len(texts)
+def documents(texts: Sequence[str], scenes: world.Scenes) -> Documents:
+    ids, labels = door.batch(texts, images=len(scenes))
+    names = torch.tensor([tokenizer.encode(f" {name}")[-1] for name in NAMES])
+    first = (ids[:, :, None] == ids[:, None]).float().argmax(-1)
+    new = torch.isin(ids, names) & (first == torch.arange(ids.shape[1]))
+    labels = labels.masked_fill(new, -100)
+    return Documents(pixels_of(scenes), ids.to(lesson.device), labels.to(lesson.device))
 
 
-val = [draw_episodes(world.generator(f"val {by}"), 50, by=by, names=NEW) for by in BY]
+def drawn(name: str) -> Iterator[list[Documents]]:
+    """Endless batches: of pairs, and after a while of pairs and of pages."""
+    rng, step = world.generator(name, lesson.seed), 0
+    while True:
+        scenes = world.draw_scenes(rng, run.pairs, objects=(1, 1))
+        looks = [f"{thing.colour} {thing.shape}" for (thing,) in things(scenes)]
+        texts = [f"<image>{article(look)}." for look in looks]
+        batch = [documents(texts, scenes)]
+        if step >= run.alone:
+            pages = draw_episodes(rng, run.pages, by=BY[step % len(BY)], names=KNOWN)
+            batch.append(documents(pages_of(pages), pages.scenes()))
+        step += 1
+        yield batch
+
+
+# %% [markdown]
+# To watch the training: two examples with new names, and a picture. What does the model write next? It is right if its sentence ends with the
+# right name. Who does not look at the picture, and picks one of the two names, is right half of the time.
+
+
+# %%
+def write(model: Flamingo, texts: Sequence[str], images: Tensor) -> list[str]:
+    """What the model goes on with, up to its full stop."""
+    said, start = [], 0
+    for i in range(0, len(texts), 50):
+        some = texts[i : i + 50]
+        count = sum(text.count("<image>") for text in some)
+        ids, keep = (x.to(lesson.device) for x in door.prompts(some, images=count))
+        new = model.generate(
+            ids, images[start : start + count], keep, max_new_tokens=7
+        )
+        start += count
+        said += [tokenizer.decode(row).split(".")[0] for row in new]
+    return said
+
+
+def right(model: Flamingo, texts: Sequence[str], scenes, episodes: Episodes) -> float:
+    """Share of pages on which what the model writes ends with the right name."""
+    said = write(model, texts, pixels_of(scenes))
+    pairs = zip(said, episodes.answers(), strict=True)
+    return sum(words.split()[-1:] == [name] for words, name in pairs) / len(said)
+
+
+validation = draw_episodes(world.generator("validation"), 24, by="colour", names=NEW)
 gates = []
 
 
 def watch(model: Flamingo) -> float:
     gates.append([[g.tanh().item() for g in (x.alpha, x.beta)] for x in model.layers])
-    found = [right(model, pages_of(e), e.scenes(), e) for e in val]
-    return sum(found) / len(found)
+    texts = [page + "<image>" for page in examples_of(validation)]
+    return right(model, texts, validation.scenes(), validation)
 
 
 def train(model: Flamingo, name: str, learning_words: bool = False) -> dict:
     """Resampler and new layers learn; `frozen` checks that no bit of the rest does."""
     gates.clear()
     ice = [model.vision] if learning_words else [model.vision, model.language]
-    both = lambda batch: 0.2 * model.loss(batch[0]) + model.loss(batch[1])
-    how = dict(weight_decay=0.0, loss=both, evaluate=lambda: watch(model), name=name)
+    rates = {n: run.lr_gates for n, p in model.named_parameters()
+             if n.endswith(("alpha", "beta")) and p.requires_grad}  # fmt: skip
+    added = lambda batch: sum(w * model.loss(b) for w, b in zip((0.2, 1.0), batch))
+    how = dict(weight_decay=0.0, lrs=rates, loss=added, name=name)
     with frozen(*ice):
-        return fit(model, drawn("training"), run.steps, run.lr, **how)
+        look = lambda: watch(model)
+        return fit(model, drawn("training"), run.steps, run.lr, evaluate=look, **how)
 
 
 # %% tags=["nbval-ignore-output"]
 history = train(model, "the last image")
 
-# %% alt="Left: the loss falls. Middle and right: the gates of attention and of the feed-forward layers, one line for each of the four layers; all begin near zero and move away from it."
+# %% alt="Left: the loss falls, jumps up when pages join the pairs, and falls again. Middle and right: the gates of attention and of the feed-forward layers, one line for each of the four layers; all begin at zero and move away from it, the later layers further."
 opened = torch.tensor(gates).abs()  # step, layer, (attention, feed-forward)
 fig, (left, middle, last) = plt.subplots(1, 3, figsize=(9, 3.0))
 smooth = lambda x: torch.tensor(x).unfold(0, min(10, len(x)), 1).mean(1)
@@ -484,7 +510,7 @@ plt.show()
 
 # %% [markdown]
 # The gates, by layer (their size: the sign does not matter, since what they multiply may turn its sign as well). They open from zero, some
-# more than others. In the paper they open further in deeper layers (appendix, figure on the gates); among four there is little depth.
+# more than others.
 #
 # ## Look
 #
@@ -492,17 +518,8 @@ plt.show()
 #
 # Test pictures are frozen files in `data/eval/`, the same for every model of the course.
 
-# %% alt="Eight test pictures of one thing each, with the caption that Flamingo writes, marked right or wrong."
+# %% alt="Eight test pictures of one thing each, with what Flamingo writes about each, marked right or wrong."
 from minivlm.world import frozen as eval_sets
-from minivlm.world.grammar import article
-
-
-def write(model: Flamingo, texts: Sequence[str], images: Tensor) -> list[str]:
-    """What the model goes on with, up to the end of what belongs together."""
-    ids, keep = (x.to(lesson.device) for x in door.prompts(texts, images=len(images)))
-    new = model.generate(ids, images, keep, max_new_tokens=6, eos=door.end_id)
-    return [tokenizer.decode(row, skip_specials=True).split(".")[0] for row in new]
-
 
 single = eval_sets.load("single")[:: 400 // 8][:8]
 captions = write(model, ["<image>"] * len(single), pixels_of(single.samples))
@@ -514,18 +531,18 @@ plt.show()
 # %% [markdown]
 # ### What it learns from a prompt
 #
-# Below, one prompt in each row: two examples with names it has never seen in training, and a picture to be named. In the second
-# row the *same pictures* come with the names exchanged.
+# Below, one prompt in each row: two examples with names it has never seen in training, and a picture. In the second row the *same
+# pictures* come with the names exchanged. The last sentence of each row is the model's.
 
-# %% alt="Two prompts with the same three pictures. The examples have names; the model names the last picture as the example that looks like it, and with exchanged names it gives the other name."
+# %% alt="Two prompts with the same three pictures. The examples have names; the model says what the last picture shows and gives it the name of the example of its colour, and with exchanged names the other name."
 one = draw_episodes(world.generator("prompt"), 1, by="colour", names=NEW)
 swapped = dataclasses.replace(one, names=one.names.flip(1))
 titles, marks = [], []
 for asked in (one, swapped):
-    page = pages_of(asked)
-    name = write(model, page, pixels_of(asked.scenes()))[0]
-    titles += [words for words in (page[0] + name).split("<image>")[1:]]
-    marks.append(name.strip() == asked.answers()[0])
+    prompt = examples_of(asked)[0] + "<image>"
+    said = write(model, [prompt], pixels_of(asked.scenes()))[0]
+    titles += (prompt + said + ".").split("<image>")[1:]
+    marks.append(said.split()[-1:] == asked.answers())
 pictures = world.render(one.scenes(), 64).repeat(2, 1, 1, 1)
 plots.show_images(pictures, titles, columns=3, size=1.8)
 plt.show()
@@ -624,45 +641,47 @@ with_time, without_time = told_apart(8), told_apart(0)
 # %% [markdown]
 # ## The claim
 #
-# **It learns from the examples in its prompt, and the language model was not touched for it.** How often is the right one of a page's two names
-# the likelier one, after 0, 2, 4 and 8 examples? It was trained on pages with two. The names are new. Levels to compare with:
+# **It learns from the examples in its prompt, and the language model was not touched for it.** How often does it give the last picture the
+# right name, after 0, 1, 2, 4 and 8 examples? It was trained on pages with two. The names are new. After one example the right name has
+# stood on the page half of the time. Levels to compare with:
 #
-# - **no examples**: the paper's own way (section on evaluation; appendix A.2) leaves the *texts* of two examples in the prompt and takes their
-#   images away;
-# - **shuffled**: the examples' names are dealt out at random among them. Whoever still gets it right does not get it from the examples.
+# - **shuffled**: the examples' names are dealt out at random among them. Whoever is still right was not told by the examples;
+# - **another picture**: the examples as they are, but the last picture is another page's. Whoever is still right did not look.
 #
-# And the model without one of its ideas, trained for as long on the same pages (a step of either costs the same): **all images**, in which a word
-# looks at all images before it. With `MINIVLM_ARMS=all` also: gates held **open** from the start, and a language model that **learns along**.
+# And the model without one of its ideas, trained for as long on the same pages (a step of either costs the same): **all images**, in which a
+# word looks at all images before it. With `MINIVLM_ARMS=all` also: gates held **open** from the start, and a language model that
+# **learns along**.
 
 
 # %%
-def shuffle(episodes: Episodes, seed: int) -> Episodes:
+def shuffle(episodes: Episodes) -> Episodes:
     """The examples' names dealt out at random among them."""
-    rng, shown = torch.Generator().manual_seed(seed), episodes.shown
+    rng, shown = torch.Generator().manual_seed(lesson.seed), episodes.shown
     order = torch.rand(shown.shape, generator=rng).argsort(1)
     return dataclasses.replace(episodes, shown=shown.gather(1, order))
 
 
-def after_examples(model: Flamingo, shots: int, how: str = "") -> float:
-    """Accuracy after so many examples, two classes, mean over what makes a class."""
+def after_examples(model: Flamingo, count: int, how: str = "") -> float:
+    """Share of right names after so many examples, mean over what makes a class."""
     found = []
     for by in BY:
         rng = world.generator(f"test {by}", lesson.seed)
-        each = max(1, shots // 2)
+        each = max(1, count // 2)
         episodes = draw_episodes(rng, run.test, shots=each, by=by, names=NEW)
-        scenes, texts = episodes.scenes(), pages_of(episodes)
-        if not shots:  # their texts stay
-            texts = [text.replace("<image>", "", 2) for text in texts]
-            scenes = episodes.query
-        if how == "shuffled":
-            texts = pages_of(shuffle(episodes, lesson.seed))
-        found.append(right(model, texts, scenes, episodes))
+        shown = shuffle(episodes) if how == "shuffled" else episodes
+        texts = [page + "<image>" for page in examples_of(shown, count)]
+        query = episodes.query
+        if how == "another picture":
+            query = query[[(i + 1) % run.test for i in range(run.test)]]
+        scenes = world.Scenes.join([episodes.shots, query])
+        order = [[2 * each * i + j for j in range(count)] + [2 * each * run.test + i]
+                 for i in range(run.test)]  # fmt: skip
+        found.append(right(model, texts, scenes[sum(order, [])], episodes))
     return sum(found) / len(found)
 
 
 # %% tags=["nbval-ignore-output"]
 arms = {"last image": model}
-gates_of = {"last image": list(gates)}
 arms["all images"] = untrained(dataclasses.replace(config, all_images=True))
 train(arms["all images"], "all images")
 if lesson.all_arms:
@@ -675,15 +694,17 @@ if lesson.all_arms:
     train(arms["language learns"], "language learns", learning_words=True)
 
 # %% tags=["nbval-ignore-output"]
-SHOTS = (0, 2, 4, 8)
-found = {name: [after_examples(arm, n) for n in SHOTS] for name, arm in arms.items()}
-found["shuffled"] = [found["last image"][0]]
-found["shuffled"] += [after_examples(model, n, "shuffled") for n in SHOTS[1:]]
+COUNTS = (0, 1, 2, 4, 8)
+found = {name: [after_examples(arm, n) for n in COUNTS] for name, arm in arms.items()}
+hows = ("shuffled", "another picture")
+controls = {how: after_examples(model, 8, how) for how in hows}
 
-# %% alt="Accuracy over the number of examples, one line each for the last image, all images and shuffled names, and chance."
-lines = {name: (SHOTS, values) for name, values in found.items()}
-ax = plots.curves(lines, "right", chance=0.5, xlabel="examples in the prompt")
-ax.set(ylim=(0.3, 1.03), xticks=SHOTS)
+# %% alt="Share of right names over the number of examples: none without examples, half after one, nearly all after two and more; the model that looks at all images falls off with more examples than it was trained on."
+lines = {name: (COUNTS, values) for name, values in found.items()}
+ax = plots.curves(lines, "right names", xlabel="examples in the prompt")
+ax.axvline(2, color="0.6", lw=1)
+ax.text(2.1, 0.06, "trained on two", color="0.35")
+ax.set(ylim=(-0.03, 1.05), xticks=COUNTS)
 plt.show()
 
 # %% [markdown]
@@ -721,14 +742,15 @@ print(f"questions in words: {kept:.1%}, and with the new layers {with_layers:.1%
 
 # %% tags=["nbval-ignore-output"]
 of_last, of_all = found["last image"], found["all images"]
-shots, shuffled_names = of_last[-1], found["shuffled"][-1]
+shots = of_last[-1]
 lesson.record(
     "it learns from examples with pictures in its prompt",
-    eight_examples=shots, no_examples=of_last[0], shuffled=shuffled_names, chance=0.5,
+    eight_examples=shots, shuffled=controls["shuffled"], no_examples=of_last[0],
+    another_picture=controls["another picture"], chance=0.5,
 )  # fmt: skip
 lesson.record(
     "a word that sees the last image alone takes more images than were trained",
-    last_image=shots, all_images=of_all[-1], last_at_2=of_last[1], all_at_2=of_all[1],
+    last_image=shots, all_images=of_all[-1], last_at_2=of_last[2], all_at_2=of_all[2],
     chance=0.5,
 )  # fmt: skip
 lesson.record(
@@ -747,26 +769,26 @@ if lesson.all_arms:
     )  # fmt: skip
 
 lesson.expect(float(same), at_least=1.0, what="the share of unchanged language models")
-lesson.expect(shots, at_least=0.8, what="accuracy after eight examples")
-lesson.expect(of_last[0], at_most=0.62, what="accuracy without examples")
-lesson.expect(shuffled_names, at_most=0.65, what="accuracy with shuffled names")
+lesson.expect(shots, at_least=0.8, what="right names after eight examples")
+lesson.expect(of_last[0], at_most=0.1, what="right names without examples")
+lesson.expect(controls["shuffled"], at_most=0.65, what="right with shuffled names")
 gap = shots - of_all[-1]
 lesson.expect(gap, at_least=0.05, what="the gain from the last image alone")
 lesson.expect(with_time, at_least=0.7, what="films told apart with time embeddings")
 lesson.expect(without_time, at_most=0.65, what="films told apart without")
 
-# %% tags=["nbval-ignore-output"] alt="Bars: accuracy after eight examples, without examples, with shuffled names and of the model that looks at all images, with a dot for each stored seed, and chance."
+# %% tags=["nbval-ignore-output"] alt="Bars: share of right names after eight examples, with shuffled names, with another picture, and of the model that looks at all images, with a dot for each stored seed, and chance."
 over = lesson.stored("it learns from examples with pictures in its prompt")
 others = lesson.stored(
     "a word that sees the last image alone takes more images than were trained"
 )
 values = {
     "8 examples": over.get("eight_examples") or [shots],
-    "no examples": over.get("no_examples") or [of_last[0]],
-    "8, names shuffled": over.get("shuffled") or [shuffled_names],
+    "8, names shuffled": over.get("shuffled") or [controls["shuffled"]],
+    "8, another picture": over.get("another_picture") or [controls["another picture"]],
     "8, all images seen": others.get("all_images") or [of_all[-1]],
 }
-plots.bars(values, "right", chance=0.5, highlight="8 examples")
+plots.bars(values, "right names", chance=0.5, highlight="8 examples")
 plt.show()
 print(lesson.verdict())
 
@@ -967,15 +989,15 @@ check(
 # (`NAMES`); add examples; put words before the first image.
 
 # %% tags=["nbval-ignore-output"] alt="Three pictures composed by hand: two examples with names, and the picture that the model names."
-page = "<image>this is a zib.<image>this is a pim.<image>this is a"
+page = "<image>a green moon is a zib.<image>an orange moon is a pim.<image>"
 pictures = [
     world.compose(dict(colour="green", shape="moon", x=0.4, y=0.6, size=0.22)),
     world.compose(dict(colour="orange", shape="moon", x=0.6, y=0.4, size=0.25)),
     world.compose(dict(colour="green", shape="square", x=0.5, y=0.5, size=0.2)),
 ]
 scenes = world.Scenes.join(pictures)
-name = write(model, [page], pixels_of(scenes))[0]
-titles = (page + name).split("<image>")[1:]
+said = write(model, [page], pixels_of(scenes))[0]
+titles = (page + said + ".").split("<image>")[1:]
 plots.show_images(world.render(scenes, 64), titles, columns=3, size=1.8)
 plt.show()
 

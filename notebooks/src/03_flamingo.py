@@ -480,17 +480,20 @@ def watch(model: Flamingo) -> float:
     return right(model, texts, validation.scenes(), validation)
 
 
-def train(model: Flamingo, name: str, learning_words: bool = False) -> dict:
-    """Resampler and new layers learn; `frozen` checks that no bit of the rest does."""
+def train(model: Flamingo, name: str, lr: float = run.lr, words: bool = False) -> dict:
+    """Resampler and new layers learn; `frozen` checks that no bit of the rest does. With
+    `words` the language model learns along, at a tenth of the rate.
+    """
     gates.clear()
-    ice = [model.vision] if learning_words else [model.vision, model.language]
+    ice = [model.vision] if words else [model.vision, model.language]
     rates = {n: run.lr_gates for n, p in model.named_parameters()
              if n.endswith(("alpha", "beta")) and p.requires_grad}  # fmt: skip
+    rates |= {"language": lr / 10} if words else {}
     added = lambda batch: sum(w * model.loss(b) for w, b in zip((0.2, 1.0), batch))
     how = dict(weight_decay=0.0, lrs=rates, loss=added, name=name)
     with frozen(*ice):
         look = lambda: watch(model)
-        return fit(model, drawn("training"), run.steps, run.lr, evaluate=look, **how)
+        return fit(model, drawn("training"), run.steps, lr, evaluate=look, **how)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -652,8 +655,8 @@ with_time, without_time = told_apart(8), told_apart(0)
 # - **another picture**: the examples as they are, but the last picture is another page's. Whoever is still right did not look.
 #
 # And the model without one of its ideas, trained for as long on the same pages (a step of either costs the same): **all images**, in which a
-# word looks at all images before it. With `MINIVLM_ARMS=all` also: gates held **open** from the start, and a language model that
-# **learns along**.
+# word looks at all images before it. With `MINIVLM_ARMS=all` also: gates held **open** from
+# the start, at the same learning rate and at a quarter of it; and a language model that **learns along**, at a tenth.
 
 
 # %%
@@ -688,13 +691,14 @@ arms = {"last image": model}
 arms["all images"] = untrained(dataclasses.replace(config, all_images=True))
 train(arms["all images"], "all images")
 if lesson.all_arms:
-    arms["gates open"] = untrained()
-    for layer in arms["gates open"].layers:
-        for gate in (layer.alpha, layer.beta):  # tanh of infinity is 1
-            gate.requires_grad_(False).fill_(float("inf"))
-    train(arms["gates open"], "gates open")
+    for name, lr in (("gates open", run.lr), ("open, slower", run.lr / 4)):
+        arms[name] = untrained()
+        for layer in arms[name].layers:
+            for gate in (layer.alpha, layer.beta):  # tanh of infinity is 1
+                gate.requires_grad_(False).fill_(float("inf"))
+        train(arms[name], name, lr)
     arms["language learns"] = untrained()
-    train(arms["language learns"], "language learns", learning_words=True)
+    train(arms["language learns"], "language learns", words=True)
 
 # %% tags=["nbval-ignore-output"]
 COUNTS = (0, 1, 2, 4, 8)
@@ -761,24 +765,27 @@ lesson.record(
     with_time=with_time, without_time=without_time, chance=0.5,
 )  # fmt: skip
 if lesson.all_arms:
+    same_rate, slower = found["gates open"][-1], found["open, slower"][-1]
     lesson.record(
         "gates that start shut are better than open ones",
-        gates=shots, no_gates=found["gates open"][-1], chance=0.5,
+        gates=shots, no_gates=max(same_rate, slower), at_the_same_rate=same_rate,
+        at_a_quarter=slower, chance=0.5,
     )  # fmt: skip
     changed = arms["language learns"]
     lesson.record(
         "a frozen language model forgets nothing",
-        frozen=kept, learns_along=reads(changed, layers=True),
+        frozen=kept, learns_along=reads(changed, layers=True), frozen_names=shots,
+        learns_along_names=found["language learns"][-1],
     )  # fmt: skip
 
 lesson.expect(float(same), at_least=1.0, what="the share of unchanged language models")
-lesson.expect(shots, at_least=0.8, what="right names after eight examples")
+lesson.expect(shots, at_least=0.9, what="right names after eight examples")
 lesson.expect(of_last[0], at_most=0.1, what="right names without examples")
 lesson.expect(controls["shuffled"], at_most=0.65, what="right with shuffled names")
 gap = shots - of_all[-1]
-lesson.expect(gap, at_least=0.05, what="the gain from the last image alone")
-lesson.expect(with_time, at_least=0.7, what="films told apart with time embeddings")
-lesson.expect(without_time, at_most=0.65, what="films told apart without")
+lesson.expect(gap, at_least=0.1, what="the gain from the last image alone")
+lesson.expect(with_time, at_least=0.9, what="films told with time embeddings")
+lesson.expect(without_time, at_most=0.75, what="films told without")
 
 # %% tags=["nbval-ignore-output"] alt="Bars: share of right names after eight examples, with shuffled names, with another picture, and of the model that looks at all images, with a dot for each stored seed, and chance."
 over = lesson.stored("it learns from examples with pictures in its prompt")

@@ -481,8 +481,8 @@ def watch(model: Flamingo) -> float:
 
 
 def train(model: Flamingo, name: str, lr: float = run.lr, words: bool = False) -> dict:
-    """Resampler and new layers learn; `frozen` checks that no bit of the rest does. With
-    `words` the language model learns along, at a tenth of the rate.
+    """Resampler and new layers learn; `frozen` checks that no bit of the rest does.
+    With `words` the language model learns along, at a tenth of the rate.
     """
     gates.clear()
     ice = [model.vision] if words else [model.vision, model.language]

@@ -117,7 +117,8 @@ door = Interleaved(tokenizer, language_config.context, end="<eos>")
 page = "look!<image>a star.<image>a ring."
 ids, labels = door.encode(page)
 print(tokenizer.decode(ids))
-print("not learned:", [tokenizer.pieces([i])[0] for i, l in zip(ids, labels) if l < 0])
+left = [i for i, label in zip(ids, labels, strict=True) if label < 0]
+print("not learned:", [tokenizer.pieces([i])[0] for i in left])
 
 # %% [markdown]
 # ### Who looks at what
@@ -489,7 +490,8 @@ def train(model: Flamingo, name: str, lr: float = run.lr, words: bool = False) -
     rates = {n: run.lr_gates for n, p in model.named_parameters()
              if n.endswith(("alpha", "beta")) and p.requires_grad}  # fmt: skip
     rates |= {"language": lr / 10} if words else {}
-    added = lambda batch: sum(w * model.loss(b) for w, b in zip((0.2, 1.0), batch))
+    parts = lambda batch: zip((0.2, 1.0), batch, strict=False)  # pages come later
+    added = lambda batch: sum(w * model.loss(b) for w, b in parts(batch))
     how = dict(weight_decay=0.0, lrs=rates, loss=added, name=name)
     with frozen(*ice):
         look = lambda: watch(model)

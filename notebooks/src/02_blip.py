@@ -1032,7 +1032,7 @@ print(lesson.verdict())
 # So much of what noise costs hides where one takes the likeliest answer, and shows where a model must say how sure it is.
 #
 # The other arms (`MINIVLM_ARMS=all`) divide the work otherwise than the paper does, where the captioner alone brings more than the filter
-# alone. Here the filter alone brings nearly all of it, and the captioner alone little: it adds true texts and leaves the lies in.
+# alone. In our runs so far the filter alone brings nearly all of it, the captioner alone little: it adds true texts and leaves the lies in.
 # Nor is it a matter of compute: trained on the noisy set for as long as all of CapFilt takes, the model gets better at judging, but it
 # also learns the lies by heart, and even its likeliest captions get worse.
 #

@@ -675,8 +675,8 @@ print(lesson.verdict())
 # that never saw anything it is better off than that: what a random layer makes of a patch still depends on the patch, and the
 # matrix and the language model learn to read it.
 #
-# **Captions only** ends at zero, and that is a matter of form as well: whatever one asks, it describes the picture, which may
-# contain the answer and is not it. That is the paper's point about instruction data, in its crudest shape. What does *not*
+# **Captions only** ends below a blind guess, and that is a matter of form as well: whatever one asks, it mostly describes the
+# picture, which may contain the answer and is not it. That is the paper's point about instruction data, in its crudest shape. What does *not*
 # show here is that more kinds of dialogues help: at the same number of steps, long descriptions and reasoning take the
 # place of short questions, and short questions are what is measured.
 #

@@ -795,7 +795,7 @@ for name in ("blind", "chance"):
 # | Q-Former | 32 queries in a BERT-base, from a trained BLIP-2 | one query, two layers, from nothing |
 # | language model | FlanT5 or Vicuna, frozen | the course's decoder, frozen |
 # | tasks | 13 data sets to train on, 13 held out (abstract) | five kinds of questions, three held out |
-# | templates | 10 to 15 for each task, written by hand | four for all |
+# | templates | several for each task, written by hand | four for all |
 # | balance | by the roots of the sizes, some then set by hand | by the roots |
 # | answers | written freely, or the likeliest of a list | written freely |
 #

@@ -293,7 +293,7 @@ for name in ("opt_2_7b", "opt_6_7b"):
 # ### Stage 2
 #
 # The queries' vectors go through one linear layer, which makes them as wide as words, and stand where the text keeps places
-# for them (`splice` puts them there; [05 · PaLM-E](05_palm_e.ipynb) takes it apart). `start_from` takes over what stage 1
+# for them (`splice` puts them there; [06 · LLaVA](06_llava.ipynb) takes it apart). `start_from` takes over what stage 1
 # has learned and leaves the parts for text behind. `freeze` says who learns: not the language model, not the eye. Gradients
 # must still go *through* the language model, for it is the one who knows whether an image was understood.
 

@@ -805,8 +805,8 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# **What it says.** The examples do it: without them, and with their names dealt out at random, the right name does not come; and without the
-# right last picture it does not come either. So the picture is looked at, and the examples are followed, although the language
+# **What it says.** The examples do it: without them the right name does not come, and with their names dealt out at random, or with another last
+# picture, it is a coin toss between the names of the page. So the picture is looked at, and the examples are followed, although the language
 # model is to the last bit what it was before it saw anything. That two examples were trained and eight are read is owed to the mask:
 # whatever the number of images, a word has to do with **one**. The model that sees them all does as well at the number it was trained on,
 # and falls off beyond. In the paper too it is better to see the last image than all

@@ -414,8 +414,8 @@ plt.show()
 # could know it.
 #
 # **Pairs come first**, alone, and pages join them. A page can be half understood without looking: the last picture often shows what one of
-# the examples was called already, so copying from the words is right half of the time. When we began with pages, the model learned to copy,
-# and did not learn to look.
+# the examples was called already, so copying from the words is right half of the time. In the one trial that began with pages almost at once, the
+# model learned to copy and not to look; `run.alone` is yours to change.
 
 
 # %%

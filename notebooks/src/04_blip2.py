@@ -1011,7 +1011,7 @@ print(lesson.verdict())
 # %% [markdown]
 # **What it says.** Count steps of stage 2, as the paper's figure does, and the translator that has been to school answers better: the
 # language model has less to teach. Count operations, and it is behind: spent on stage 2, what school costs buys more, in
-# answers and in descriptions. That is not what the paper suggests, and there are reasons for it. Our language model is hardly larger than the
+# answers and in descriptions. That is not what the paper suggests. Possible reasons, none of them tested here: Our language model is hardly larger than the
 # translator, so that a step of school costs as much as a step of stage 2; the paper's smallest is over twenty times
 # as large as its Q-Former (see the sizes above). And ours speaks of this world and of nothing else, so its gradients say
 # plainly what it would like to hear.
@@ -1019,8 +1019,8 @@ print(lesson.verdict())
 # The control with another picture says that the answers come from looking, and the count of queries and the dropped losses
 # (`all`) are worth a run of your own: do the three losses *together* help stage 2 most?
 #
-# **What two minutes do not buy**: which colour belongs to which shape, in pictures of three things. With more steps of stage 2
-# it comes, with or without school. Try `run.stage_2`, and see what is left of the lead.
+# **What two minutes do not buy**: which colour belongs to which shape, in pictures of three things. The row of
+# equal compute had more steps of stage 2: compare its columns. Try `run.stage_2`, and see what is left of the lead.
 #
 # ## Paper and toy
 #

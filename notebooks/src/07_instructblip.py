@@ -752,14 +752,14 @@ print(lesson.verdict())
 # **What it says.** One word must do. Who was told what is wanted puts that into it. Who was not must put in all that anybody
 # may ask, in a form that a language model which does not learn can read. It gets surprisingly far: a word of a language model
 # is a wide place. With `MINIVLM_ARMS=all` both are trained with two and with eight queries too: now there is more room to describe
-# the picture, and the gap narrows. So it is no matter of seeing better. It is that **a narrow channel should carry what is wanted**, and the fewer
+# the picture, and in our runs so far (one seed) the gap narrows. That speaks for this reading: not better seeing, but **a narrow channel that carries what is wanted**, and the fewer
 # the tokens, the more it pays to know. The row **another question told** says the same from the other side: the language
 # model has read the right question, and it does not help, because the answer to another one is on the table.
 #
 # The paper's channel is 32 queries wide, and its ablation shows a smaller gap of the same sign: with FlanT5-XL 70.4 on ScienceQA and
 # 48.4 on GQA, and without instructions in the Q-Former 63.4 and 45.9. (Without balancing: 66.0 and 46.8.)
 #
-# **Balancing** (again with all arms). In proportion, the small tasks are learned worse than by the roots; equally often, they are
+# **Balancing** (again with all arms; one seed so far). In proportion, the small tasks are learned worse than by the roots; equally often, they are
 # learned best, and the large and hard ones worst. So the roots are a compromise, and no trick: what they are good for is the
 # mean over tasks of all sizes. And that the small sets were not yet known by heart when each was seen so often, is a matter of
 # these few steps.

@@ -26,7 +26,8 @@ from minivlm.connectors.qformer import QFormerConfig
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.opt import OPTConfig
 from minivlm.models.blip import blip_vit
-from minivlm.models.blip2 import BLIP2, BLIP2Config, Matcher, MatcherConfig
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import Matcher, MatcherConfig
 from minivlm.vision.vit import ViTConfig
 
 # config.json: their name, our name, their default.

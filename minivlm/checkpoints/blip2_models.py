@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from minivlm.checkpoints import llama, llava
 from minivlm.checkpoints.inputs import check_ids, check_images, check_mask, check_place, check_words, check_writing
 from minivlm.connectors.qformer import QFormerConfig, itm_mask
-from minivlm.models.blip2 import BLIP2, Matcher, similarity
+from minivlm.models.blip2 import BLIP2
+from minivlm.models.blip2_stage1 import Matcher, similarity
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class PerceiverResampler(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         self.config = config
-        self.latents = nn.Parameter(torch.randn(config.latents, config.width))
+        # Small: latents as large as features would drown what they are told at first.
+        self.latents = nn.Parameter(0.02 * torch.randn(config.latents, config.width))
         if config.frames:
             self.time = nn.Parameter(torch.randn(config.frames, config.width))
         self.layers = nn.ModuleList(

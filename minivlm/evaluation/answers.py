@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from minivlm.evaluation.modes import quiet
@@ -22,6 +23,8 @@ def respond(
     max_new_tokens: int = 24,
     batch: int = 100,
     eos: int | None = None,
+    asked: Int[Tensor, "images a"] | None = None,
+    asked_keep: Bool[Tensor, "images a"] | None = None,
 ) -> list[str]:
     """What the model says next in each conversation, taking the likeliest token each time, up to its end of text.
 
@@ -31,9 +34,12 @@ def respond(
         pixel_values: all their images in reading order, as many as the conversations mention; on any device.
         batch: conversations answered at a time.
         eos: ends an answer; by default the tokenizer's `<eos>`.
+        asked: what a model that looks for what it is asked (InstructBLIP) reads beside each image: a row for each, in the same
+            order, and in `asked_keep` False where there is padding. Both go to `generate`.
 
     Raises:
-        ValueError: nothing to answer, images and conversations do not match, or what `Chat.prompts` and `generate` raise.
+        ValueError: nothing to answer, images and conversations do not match, or images and what is asked of them, or what
+            `Chat.prompts` and `generate` raise.
     """
     if not conversations or batch < 1:
         raise ValueError(
@@ -43,6 +49,10 @@ def respond(
     given = 0 if pixel_values is None else len(pixel_values)
     if sum(mentions) != given:
         raise ValueError(f"the conversations mention {sum(mentions)} images ({chat.image!r}); {given} are given.")
+    told = {name: rows for name, rows in (("asked", asked), ("asked_keep", asked_keep)) if rows is not None}
+    for name, rows in told.items():
+        if len(rows) != given:
+            raise ValueError(f"{name} has {len(rows)} rows for {given} images; give one for each.")
     tokenizer, device = chat.tokenizer, next(model.parameters()).device
     eos = tokenizer.eos if eos is None else eos
     said: list[str] = []
@@ -51,7 +61,9 @@ def respond(
             first, many = sum(mentions[:start]), sum(mentions[start : start + batch])
             ids, keep = chat.prompts(conversations[start : start + batch], many)
             images = _on(device, pixel_values[first : first + many]) if many else None
-            new = model.generate(ids.to(device), images, keep.to(device), max_new_tokens=max_new_tokens, eos=eos)
+            how = {name: rows[first : first + many].to(device) for name, rows in told.items() if many}
+            how |= {"max_new_tokens": max_new_tokens, "eos": eos}
+            new = model.generate(ids.to(device), images, keep.to(device), **how)
             for row in new.tolist():
                 end = row.index(eos) if eos in row else len(row)
                 said.append(tokenizer.decode(row[:end], skip_specials=True).strip())

@@ -171,8 +171,10 @@ def feature(
     return F.normalize(projection(tokens[:, 0]), dim=-1)
 
 
-class BLIP(nn.Module):
-    """Sees, compares, judges and writes, as far as its `tasks` say."""
+class MED(nn.Module):
+    """What BLIP can do: see, compare, judge and write, as far as its `tasks` say. The
+    paper calls it a multimodal mixture of encoder and decoder (section 3.1).
+    """
 
     def __init__(self, config: BLIPConfig) -> None:
         super().__init__()
@@ -190,13 +192,6 @@ class BLIP(nn.Module):
             self.text_projection = nn.Linear(text.width, config.embedding)
         if "itm" in config.tasks:
             self.match_head = nn.Linear(text.width, 2)
-        if config.momentum is not None:
-            self.slow = nn.ModuleDict(
-                {name: slow_copy(getattr(self, name)) for name in COPIED}
-            )
-            self.contrast = MomentumContrast(
-                config.momentum, config.embedding, config.temperature
-            )
 
     def see(self, pixel_values: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n s"]:
         """An image's tokens: the class token and the patches, normalised."""
@@ -207,26 +202,39 @@ class BLIP(nn.Module):
         return ids != self.config.pad_id
 
     def ground(
-        self, tokens: Float[Tensor, "b n s"], ids: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b t d"]:
-        """Texts read in sight of images: the image-grounded encoder."""
+        self, tokens: Float[Tensor, "b n s"], ids: Int[Tensor, "texts t"]
+    ) -> Float[Tensor, "texts t d"]:
+        """Texts read in sight of images, text i with image i: the image-grounded
+        encoder.
+
+        Raises:
+            ValueError: more images than texts, or fewer.
+        """
+        if len(tokens) != len(ids):
+            raise ValueError(
+                f"{len(tokens)} images and {len(ids)} texts; each text is read with an"
+                " image of its own, so they must be as many."
+            )
         ids, keep = begin(ids, self.config.enc_id), self.keep(ids)
         return self.encoder(ids, tokens, keep=keep)
 
     def judge(
-        self, tokens: Float[Tensor, "b n s"], ids: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b 2"]:
+        self, tokens: Float[Tensor, "b n s"], ids: Int[Tensor, "texts t"]
+    ) -> Float[Tensor, "texts 2"]:
         """Scores for "text i does not belong to image i" and for "it does"."""
+        self._need("itm")
         return self.match_head(self.ground(tokens, ids)[:, 0])
 
     def embed_image(
         self, pixel_values: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, "b e"]:
         """Unit vectors: the class token, projected."""
+        self._need("itc")
         return feature(self.image_projection, self.see(pixel_values))
 
     def embed_text(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Unit vectors: the first token, projected; no image is looked at."""
+        self._need("itc")
         return feature(self.text_projection, self.encoder(ids, keep=self.keep(ids)))
 
     def match(
@@ -234,6 +242,63 @@ class BLIP(nn.Module):
     ) -> Float[Tensor, "b"]:
         """How likely text i belongs to image i."""
         return self.judge(self.see(pixel_values), ids).softmax(dim=-1)[:, 1]
+
+    def generate(
+        self,
+        pixel_values: Float[Tensor, "b c H W"],
+        ids: Int[Tensor, "b t"] | None = None,
+        **how: Any,
+    ) -> Int[Tensor, "b new"]:
+        """Write captions, or with "vqa" answers; new tokens only.
+
+        Args:
+            ids: the questions; or how all captions begin, without padding and without
+                the end. The first token is overwritten.
+            how: `max_new_tokens`, `temperature`, `top_p`, `generator`, as in
+                `language.generate`.
+
+        Raises:
+            ValueError: no questions, captions that begin with padding in them, or this
+                BLIP was not made to write.
+        """
+        self._need("lm", "vqa")
+        seen, seen_keep, c = self.see(pixel_values), None, self.config
+        prompt = torch.full((len(seen), 1), c.dec_id, device=seen.device)
+        if "vqa" in c.tasks:
+            if ids is None:
+                raise ValueError("this BLIP answers questions; give them as ids.")
+            seen, seen_keep = self.ground(seen, ids), self.keep(ids)
+        elif ids is not None:
+            prompt = begin(ids, c.dec_id)
+            if not self.keep(prompt).all():
+                raise ValueError(
+                    "captions to go on with must have no padding; write those of"
+                    " different lengths one by one."
+                )
+        how = {"eos": c.sep_id, "pad": c.pad_id, **how}
+        return self.decoder.generate(prompt, seen, seen_keep=seen_keep, **how)
+
+    def _need(self, *tasks: str) -> None:
+        """Raise ValueError if this BLIP is for none of these tasks."""
+        if not set(tasks) & set(self.config.tasks):
+            raise ValueError(
+                f"this BLIP is for {self.config.tasks}; what you ask for needs"
+                f" {' or '.join(map(repr, tasks))}."
+            )
+
+
+class BLIP(MED):
+    """How it learns: the losses of all tasks, and with `momentum` a slow copy."""
+
+    def __init__(self, config: BLIPConfig) -> None:
+        super().__init__(config)
+        if config.momentum is not None:
+            self.slow = nn.ModuleDict(
+                {name: slow_copy(getattr(self, name)) for name in COPIED}
+            )
+            self.contrast = MomentumContrast(
+                config.momentum, config.embedding, config.temperature
+            )
 
     def losses(
         self, batch: Pairs | Questions, generator: torch.Generator | None = None
@@ -309,39 +374,6 @@ class BLIP(nn.Module):
         labels = ids.masked_fill(~keep, -100)
         return self.decoder.next_token_loss(features, labels, self.config.smoothing)
 
-    def generate(
-        self,
-        pixel_values: Float[Tensor, "b c H W"],
-        ids: Int[Tensor, "b t"] | None = None,
-        **how: Any,
-    ) -> Int[Tensor, "b new"]:
-        """Write captions, or with "vqa" answers; new tokens only.
-
-        Args:
-            ids: the questions; or how all captions begin, without padding and without
-                the end. The first token is overwritten.
-            how: `max_new_tokens`, `temperature`, `top_p`, `generator`, as in
-                `language.generate`.
-
-        Raises:
-            ValueError: no questions, or captions that begin with padding in them.
-        """
-        seen, seen_keep, c = self.see(pixel_values), None, self.config
-        prompt = torch.full((len(seen), 1), c.dec_id, device=seen.device)
-        if "vqa" in c.tasks:
-            if ids is None:
-                raise ValueError("this BLIP answers questions; give them as ids.")
-            seen, seen_keep = self.ground(seen, ids), self.keep(ids)
-        elif ids is not None:
-            prompt = begin(ids, c.dec_id)
-            if not self.keep(prompt).all():
-                raise ValueError(
-                    "captions to go on with must have no padding; write those of"
-                    " different lengths one by one."
-                )
-        how = {"eos": c.sep_id, "pad": c.pad_id, **how}
-        return self.decoder.generate(prompt, seen, seen_keep=seen_keep, **how)
-
     @torch.no_grad()
     def after_step(self) -> None:
         """Let the slow copy follow, and the queues move on; the training loop calls
@@ -363,6 +395,7 @@ class BLIP(nn.Module):
         """
         changes = {"momentum": None, **changes}
         copy = type(self)(replace(self.config, tasks=tasks, **changes))
+        copy = copy.to(self.vision.positions)  # where this one is, and as precise
         mine = self.state_dict()
         if lacks := [name for name in copy.state_dict() if name not in mine]:
             raise ValueError(

@@ -20,7 +20,8 @@ from minivlm.connectors.qformer import QFormerConfig, itm_mask
 from minivlm.connectors.splice import splice
 from minivlm.language.decoder import DecoderConfig
 from minivlm.language.generate import generate
-from minivlm.models.blip2 import BLIP2, BLIP2Config, vit_g
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import vit_g
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,36 @@ def shares(sizes: Sequence[int]) -> list[float]:
     return [root / sum(roots) for root in roots]
 
 
+def reading_mask(
+    queries: int,
+    images: int,
+    asked: Int[Tensor, "i a"] | None,
+    asked_keep: Bool[Tensor, "j k"] | None,
+) -> Bool[Tensor, "i {queries}+a {queries}+a"] | None:
+    """Who sees whom while an instruction is read: as in matching, all see all but the
+    padding. None where nothing is asked.
+
+    Raises:
+        ValueError: there is not one instruction for each image, or `asked_keep` is not
+            that of `asked`.
+    """
+    if asked is not None and len(asked) != images:
+        raise ValueError(
+            f"there are {images} images and {len(asked)} instructions (`asked`); each"
+            " image takes its own, in the same order."
+        )
+    if asked_keep is not None and (asked is None or asked_keep.shape != asked.shape):
+        given = "nothing is asked"
+        if asked is not None:
+            given = f"asked has {tuple(asked.shape)}"
+        raise ValueError(f"asked_keep has shape {tuple(asked_keep.shape)}; {given}.")
+    if asked is None:
+        return None
+    if asked_keep is None:
+        asked_keep = torch.ones_like(asked, dtype=torch.bool)
+    return itm_mask(queries, asked_keep)
+
+
 class InstructBLIP(BLIP2):
     """Looks for what it was asked. Without an instruction it is a BLIP-2."""
 
@@ -94,12 +125,11 @@ class InstructBLIP(BLIP2):
         asked: Int[Tensor, "images a"] | None = None,
         asked_keep: Bool[Tensor, "images a"] | None = None,
     ) -> Float[Tensor, "images q d"]:
-        """What each query has found, as a word of the language model."""
-        mask = None
-        if asked is not None:
-            if asked_keep is None:
-                asked_keep = torch.ones_like(asked, dtype=torch.bool)
-            mask = itm_mask(self.config.qformer.queries, asked_keep)
+        """What each query has found, as a word of the language model. The instruction's
+        own places have done their part, and are left behind.
+        """
+        many = self.config.image_tokens
+        mask = reading_mask(many, len(pixel_values), asked, asked_keep)
         queries, _ = self.qformer(self.see(pixel_values), asked, mask)
         return self.connector(queries)
 
@@ -113,9 +143,10 @@ class InstructBLIP(BLIP2):
         """Words and images as one sequence of vectors.
 
         Raises:
-            ValueError: places for images and images do not match.
+            ValueError: places for images, images and instructions do not match.
         """
         if pixel_values is None:
+            reading_mask(self.config.image_tokens, 0, asked, asked_keep)
             return super().embed(ids)
         features = self.embed_image(pixel_values, asked, asked_keep)
         places = ids == self.config.image_id

@@ -16,11 +16,13 @@ from minivlm.checkpoints.settings import Settings
 from minivlm.connectors.qformer import QFormerConfig
 from minivlm.language.decoder import Decoder
 from minivlm.language.opt import OPT, OPTConfig
-from minivlm.models.blip2 import BLIP2, BLIP2Config, Matcher, MatcherConfig, Stage1
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import Matcher, MatcherConfig, Stage1
 from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig
 from minivlm.vision.vit import ViTConfig
 from tests.checkpoints.helpers import edit_config, edit_tensors
-from tests.models.test_blip2 import IMAGE, LLAMA_SIZES, MUTE, OPT_SIZES, READS, STAGE_1, VISION, captions, pairs, shaken
+from tests.models.test_blip2 import IMAGE, LLAMA_SIZES, MUTE, OPT_SIZES, READS, STAGE_1, VISION, captions, shaken
+from tests.models.test_blip2_stage1 import pairs
 from tests.models.test_instructblip import batch
 
 LANGUAGES = {

@@ -9,6 +9,7 @@ from torch import nn
 from minivlm.evaluation.answers import asked, by_kind, plain, respond, right, share_right, table, usual
 from minivlm.language.chat import Chat
 from minivlm.language.tokenizer import Tokenizer
+from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig
 from minivlm.models.llava import LLaVA, LLaVAConfig
 from minivlm.world.levels import Level
 
@@ -110,6 +111,65 @@ def test_llava_answers_as_it_generates():
         new = model.generate(ids, image[None], keep, max_new_tokens=6, eos=TOKENIZER.eos)[0].tolist()
         new = new[: new.index(TOKENIZER.eos)] if TOKENIZER.eos in new else new
         assert text == TOKENIZER.decode(new, skip_specials=True).strip()
+
+
+class Listens(Says):
+    """As `Says`, and remembers what it was asked of each image."""
+
+    def generate(self, ids, pixel_values=None, keep=None, max_new_tokens=32, eos=None, **told):
+        self.told = [*getattr(self, "told", []), told]
+        return super().generate(ids, pixel_values, keep, max_new_tokens, eos)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_what_is_asked_goes_with_its_image(batch):
+    asked = torch.arange(8).view(4, 2)
+    keep = asked != 3
+    two = [("<image> and <image>", "red"), ("the circle?", None)]
+    conversations = [[ASK], [("what colour?", None)], two, [ASK]]
+    model = Listens()
+    said = respond(model, CHAT, conversations, images(1, 3, 1, 2), 5, batch=batch, asked=asked, asked_keep=keep)
+    assert said == ["red", *respond(Says(), CHAT, conversations[1:], images(3, 1, 2), 5, batch=batch)]
+    whole = [told for told in model.told if told]
+    assert torch.equal(torch.cat([told["asked"] for told in whole]), asked)
+    assert torch.equal(torch.cat([told["asked_keep"] for told in whole]), keep)
+    if batch == 1:
+        assert [len(told["asked"]) if told else None for told in model.told] == [1, None, 2, 1]
+
+
+def test_nothing_asked_says_nothing():
+    model = Listens()
+    respond(model, CHAT, [[ASK]], images(1))
+    respond(model, CHAT, [[ASK]], images(1), asked=torch.ones(1, 3, dtype=torch.long))
+    assert [set(told) for told in model.told] == [set(), {"asked"}]
+
+
+def test_instructblip_answers_as_it_generates():
+    torch.manual_seed(0)
+    config = InstructBLIPConfig.tiny(len(TOKENIZER), CHAT.image_id, width=48)
+    model = InstructBLIP(config).eval()
+    for p in model.parameters():  # at its start it would say the same whatever it is asked
+        torch.nn.init.normal_(p, std=0.2)
+    chat = Chat(TOKENIZER, config.image_tokens, 128)
+    pixel_values = torch.rand(4, 3, 32, 32)
+    questions = ["what colour?", "what colour is the red circle?", "is the circle green?", "green?"]
+    conversations = [[(f"<image> {question}", None)] for question in questions]
+    asked = TOKENIZER.batch(questions, 16)
+    keep = asked != TOKENIZER.pad
+    said = respond(model, chat, conversations, pixel_values, 6, batch=3, asked=asked, asked_keep=keep)
+    for turns, image, row, real, text in zip(conversations, pixel_values, asked, keep, said, strict=True):
+        ids, kept = chat.prompts([turns], 1)
+        how = dict(asked=row[None, real], max_new_tokens=6, eos=TOKENIZER.eos)
+        new = model.generate(ids, image[None], kept, **how)[0].tolist()
+        new = new[: new.index(TOKENIZER.eos)] if TOKENIZER.eos in new else new
+        assert text == TOKENIZER.decode(new, skip_specials=True).strip()
+    assert said != respond(model, chat, conversations, pixel_values, 6), "what is asked should matter"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("asked", torch.long), ("asked_keep", torch.bool)])
+def test_a_row_for_each_image(name, kind):
+    with pytest.raises(ValueError, match=f"{name} has 1 rows for 2 images; give one for each"):
+        respond(Listens(), CHAT, [[ASK], [ASK]], images(1, 1), **{name: torch.ones(1, 3, dtype=kind)})
 
 
 @pytest.mark.parametrize(

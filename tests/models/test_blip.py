@@ -413,3 +413,27 @@ def test_only_some_of_the_tasks(model):
     assert not torch.equal(captioner.decoder.embedding.weight, model.decoder.embedding.weight)
     with pytest.raises(ValueError, match=r"a BLIP for \('lm',\) has no 'encoder.positions', which \('itc',\) needs"):
         captioner.only("itc")
+
+
+def test_as_many_images_as_texts(model):
+    some = batch(3)
+    with pytest.raises(ValueError, match="3 images and 2 texts"):
+        model.judge(model.see(some.pixel_values), some.ids[:2])
+
+
+def test_what_a_blip_was_not_made_for_is_refused(model):
+    some = batch(3)
+    captioner, judge = model.only("lm"), model.only("itc")
+    for ask in (
+        lambda: judge.generate(some.pixel_values),
+        lambda: judge.match(some.pixel_values, some.ids),
+        lambda: captioner.embed_image(some.pixel_values),
+        lambda: captioner.embed_text(some.ids),
+    ):
+        with pytest.raises(ValueError, match="this BLIP is for .* what you ask for needs"):
+            ask()
+
+
+def test_a_copy_for_some_tasks_is_where_the_model_is():
+    judge = fresh().double().only("itc", "itm")
+    assert {p.dtype for p in judge.parameters()} == {torch.float64}

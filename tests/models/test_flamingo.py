@@ -34,7 +34,7 @@ def flamingo(opened: bool = True, seed: int = 0, **changes) -> Flamingo:
     with torch.no_grad():
         for name, p in model.named_parameters():
             if not name.endswith(("alpha", "beta")):
-                p.add_(0.2 * torch.randn_like(p))
+                p.add_((1.0 if name.endswith("latents") else 0.2) * torch.randn_like(p))
             elif opened:
                 p.copy_(torch.randn(1))
     return model

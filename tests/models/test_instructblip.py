@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from minivlm.evaluation import probes
-from minivlm.models.blip2 import BLIP2, BLIP2Config, Stage1
-from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig, Instructions, shares
+from minivlm.models.blip2 import BLIP2, BLIP2Config
+from minivlm.models.blip2_stage1 import Stage1
+from minivlm.models.instructblip import InstructBLIP, InstructBLIPConfig, Instructions, reading_mask, shares
 from tests.models.test_blip2 import (
     IMAGE,
     LLAMA_SIZES,
@@ -67,11 +68,22 @@ def test_without_an_instruction_it_is_a_blip2(model):
 
 
 @torch.no_grad()
+def test_an_instruction_of_nothing_but_padding_asks_nothing(model):
+    given = batch()
+    keep = given.asked_keep & (torch.arange(5) != 1)[:, None]
+    found, nothing = model.embed_image(given.pixel_values, given.asked, keep), model.embed_image(given.pixel_values)
+    torch.testing.assert_close(found[1], nothing[1], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], nothing[0], atol=1e-4)
+
+
+@torch.no_grad()
 def test_padding_of_an_instruction_changes_nothing(model):
     given = batch()
     found = model.embed_image(given.pixel_values, given.asked, given.asked_keep)
     other = torch.where(given.asked_keep, given.asked, 17)
-    torch.testing.assert_close(model.embed_image(given.pixel_values, other, given.asked_keep), found, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        model.embed_image(given.pixel_values, other, given.asked_keep), found, atol=1e-6, rtol=1e-6
+    )
     for i in range(5):
         row = given.asked[i : i + 1, : int(given.asked_keep[i].sum())]
         alone = model.embed_image(given.pixel_values[i : i + 1], row)
@@ -118,7 +130,9 @@ def test_what_it_trains(model):
     """What BLIP-2's second stage trains; of the last layer's parts for text nothing learns."""
     model.freeze()
     names = {name for name, _ in model.named_parameters()}
-    assert trained(model) == {name for name in names if name.startswith(("qformer.", "connector.", "vision.norm_after."))}
+    assert trained(model) == {
+        name for name in names if name.startswith(("qformer.", "connector.", "vision.norm_after."))
+    }
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     for step in range(3):
@@ -151,9 +165,26 @@ def test_it_starts_from_stage_1_with_its_parts_for_text(model):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.qformer.state_dict().items())
 
 
-def test_probes_of_a_model_that_speaks(model, capsys):
-    """With nothing asked: they know no batch with instructions."""
-    probes.run(model, Instructions(*captions()), {"storing": "in tests/checkpoints"})
+@pytest.mark.parametrize("asked", [True, False])
+def test_probes_of_a_model_that_speaks(model, capsys, asked):
+    """With an instruction for each image, and as a BLIP-2."""
+    given = batch() if asked else Instructions(*captions())
+    measured = probes.run(model, given, {"storing": "in tests/checkpoints"})
+    assert set(measured) == set(probes.SPEAKING) - {"storing"}
+
+
+def test_probes_see_what_goes_wrong_with_instructions(model):
+    """Padding that is read, and an instruction at another's image."""
+    model.__class__ = type("ReadsPadding", (InstructBLIP,), {"embed_image": lambda self, pixels, asked=None, keep=None: (
+        InstructBLIP.embed_image(self, pixels, asked))})  # fmt: skip
+    with pytest.raises(AssertionError, match="among the others, it has other scores"):
+        probes.padding(model, batch())
+    model.__class__ = type("Mixed", (InstructBLIP,), {"embed_image": lambda self, pixels, asked=None, keep=None: (
+        InstructBLIP.embed_image(self, pixels, asked.roll(1, 0), keep.roll(1, 0)))})  # fmt: skip
+    with pytest.raises(AssertionError, match="its text and its images stand elsewhere"):
+        probes.permutation(model, batch())
+    with pytest.raises(ValueError, match="5 images, and what is asked is for 4; it takes a row for each"):
+        probes.padding(model, batch()._replace(asked=batch().asked[:4]))
 
 
 def test_shares_are_roots():
@@ -180,6 +211,28 @@ def test_it_refuses(model):
         model.embed_image(given.pixel_values, torch.ones(5, 9, dtype=torch.long))
     with pytest.raises(ValueError, match="keeps 15 places for image tokens; 4 images of 3"):
         model(given.ids, given.pixel_values[:4], None, given.asked[:4])
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "keep", "words"),
+    [
+        (5, 4, None, "5 images and 4 instructions"),
+        (0, 5, None, "0 images and 5 instructions"),
+        (5, 5, (5, 3), r"asked_keep has shape \(5, 3\); asked has \(5, 4\)"),
+        (5, 5, (4, 4), r"asked_keep has shape \(4, 4\); asked has \(5, 4\)"),
+        (5, None, (5, 4), r"asked_keep has shape \(5, 4\); nothing is asked"),
+    ],
+)
+def test_instructions_that_do_not_fit_are_refused(images, asked, keep, words):
+    asked = None if asked is None else torch.ones(asked, 4, dtype=torch.long)
+    keep = None if keep is None else torch.ones(keep, dtype=torch.bool)
+    with pytest.raises(ValueError, match=words):
+        reading_mask(3, images, asked, keep)
+
+
+def test_instructions_without_images_are_refused(model):
+    with pytest.raises(ValueError, match="0 images and 5 instructions"):
+        model.generate(batch().ids, None, None, batch().asked, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("config", [InstructBLIPConfig.vicuna_7b(), InstructBLIPConfig.vicuna_13b()])

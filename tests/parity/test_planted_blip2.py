@@ -11,12 +11,14 @@ from torch import nn
 import minivlm.checkpoints.blip2_models
 import minivlm.language.opt
 import minivlm.models.blip2
+import minivlm.models.blip2_stage1
 import minivlm.vision.vit
 from minivlm import checkpoints
 from minivlm.connectors.qformer import QFormer, QFormerBlock, itc_mask, itg_mask
 from minivlm.language.generate import generate
 from minivlm.language.opt import OPT, OPTBlock
-from minivlm.models.blip2 import BLIP2, Matcher
+from minivlm.models.blip2 import BLIP2
+from minivlm.models.blip2_stage1 import Matcher
 from minivlm.nn.cross_attention import CrossAttention
 from minivlm.nn.transformer import QuickGELU
 from minivlm.vision.vit import VisionTransformer
@@ -361,27 +363,27 @@ def _(patch, loaded):
 
 @mistake("ITM: queries and text do not see each other", ITM, ITC, MATCHING)
 def _(patch, loaded):
-    for module in (minivlm.models.blip2, minivlm.checkpoints.blip2_models):
+    for module in (minivlm.models.blip2_stage1, minivlm.checkpoints.blip2_models):
         patch.setattr(module, "itm_mask", itc_mask)
 
 
 @mistake("ITM: the text does not see ahead", ITM, ITC, MATCHING)
 def _(patch, loaded):
-    for module in (minivlm.models.blip2, minivlm.checkpoints.blip2_models):
+    for module in (minivlm.models.blip2_stage1, minivlm.checkpoints.blip2_models):
         patch.setattr(module, "itm_mask", itg_mask)
 
 
 @mistake("ITM: padding is seen", ITM, ITC, MATCHING)
 def _(patch, loaded):
-    right = minivlm.models.blip2.itm_mask
-    for module in (minivlm.models.blip2, minivlm.checkpoints.blip2_models):
+    right = minivlm.models.blip2_stage1.itm_mask
+    for module in (minivlm.models.blip2_stage1, minivlm.checkpoints.blip2_models):
         patch.setattr(module, "itm_mask", lambda queries, keep: right(queries, torch.ones_like(keep)))
 
 
 @mistake("ITM: the first query alone is asked", ("lesson: match",), (*ITC, "itm: logits"), MATCHING)
 def _(patch, loaded):
     judge = lambda self, image, ids, keep=None: self.match_head(
-        self.qformer(image, ids, minivlm.models.blip2.itm_mask(self.config.qformer.queries, self.keep(ids)))[0][:, 0]
+        self.qformer(image, ids, minivlm.models.blip2_stage1.itm_mask(self.config.qformer.queries, self.keep(ids)))[0][:, 0]
     )
     patch.setattr(Matcher, "judge", judge)
 
@@ -395,7 +397,7 @@ def _(patch, loaded):
 @mistake("ITC: the mean over queries", ITC, (*ITM, "itc: image", "itc: text"), MATCHING)
 def _(patch, loaded):
     mean = lambda image, text: torch.einsum("b q e, k e -> b k q", image, text).mean(-1)
-    for module in (minivlm.models.blip2, minivlm.checkpoints.blip2_models):
+    for module in (minivlm.models.blip2_stage1, minivlm.checkpoints.blip2_models):
         patch.setattr(module, "similarity", mean)
     patch.setattr("tests.parity.cases.blip2.similarity", mean)
 
@@ -403,14 +405,14 @@ def _(patch, loaded):
 @mistake("ITC: the first query alone", ITC, (*ITM, "itc: image", "itc: text"), MATCHING)
 def _(patch, loaded):
     first = lambda image, text: image[:, 0] @ text.T
-    for module in (minivlm.models.blip2, minivlm.checkpoints.blip2_models):
+    for module in (minivlm.models.blip2_stage1, minivlm.checkpoints.blip2_models):
         patch.setattr(module, "similarity", first)
     patch.setattr("tests.parity.cases.blip2.similarity", first)
 
 
 @mistake("ITC: scaled by a temperature", ("itc: logits",), (*ITM, "itc: image", "lesson: cosine"), MATCHING)
 def _(patch, loaded):
-    right = minivlm.models.blip2.similarity
+    right = minivlm.models.blip2_stage1.similarity
     patch.setattr(minivlm.checkpoints.blip2_models, "similarity", lambda image, text: right(image, text) / 0.07)
 
 
@@ -433,7 +435,7 @@ def _(patch, loaded):
 def _(patch, loaded):
     def embed_text(self, ids, keep=None):
         images = torch.zeros(len(ids), 3, 15, 15)
-        mask = minivlm.models.blip2.itm_mask(self.config.qformer.queries, self.keep(ids))
+        mask = minivlm.models.blip2_stage1.itm_mask(self.config.qformer.queries, self.keep(ids))
         return F.normalize(self.text_projection(self.qformer(self.see(images), ids, mask)[1][:, 0]), dim=-1)
 
     patch.setattr(Matcher, "embed_text", embed_text)

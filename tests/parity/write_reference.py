@@ -14,15 +14,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
     CLIPModel,
+    IdeficsForVisionText2Text,
+    InstructBlipForConditionalGeneration,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
 )
 
 from minivlm.survey.models import ROOT
-from tests.parity.cases import blip, clip, decoder, llava
+from tests.parity.cases import blip, blip2, clip, decoder, flamingo, instructblip, llava
 
 FOLDER = ROOT / "data" / "reference"
 
@@ -216,6 +221,168 @@ def blip_filter_outputs(model: BlipForImageTextRetrieval, given: dict[str, Tenso
     }
 
 
+BLIP2_SEED, BLIP2_NEW = 7, 10
+
+MATCHER_SEED = 8
+
+INSTRUCTBLIP_SEED = 4
+
+FLAMINGO = {**flamingo.EACH, "num_hidden_layers": 4, "cross_layer_interval": 2}
+
+FLAMINGO_NEW = 8
+
+
+def blip_answers() -> BlipForQuestionAnswering:
+    """The random BLIP that answers questions and is stored."""
+    return blip.build(BlipForQuestionAnswering, blip.ONE_WIDTH, seed=25)
+
+
+def blip_questions() -> dict[str, Tensor]:
+    """Three images, questions and answers, without padding (see `their_answers` in `cases/blip.py`)."""
+    given = blip.inputs(blip.ENC, seed=14)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["right"][:, : min(blip.LENGTHS)],
+        "answer_ids": given["answer_right"][:, :3],
+    }
+
+
+@torch.no_grad()
+def blip_answers_outputs(model: BlipForQuestionAnswering, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: the loss of the answers, and answers, greedily."""
+    ids, pixels = given["input_ids"], given["pixel_values"]
+    written = model.generate(ids, pixels, max_new_tokens=BLIP_NEW, do_sample=False)
+    return {"loss": model(ids, pixels, labels=given["answer_ids"]).loss, "generated": written[:, 1:]}
+
+
+def blip2_model() -> Blip2ForConditionalGeneration:
+    """The random BLIP-2, with an OPT behind it, that is stored."""
+    return blip2.build(blip2.OPT, BLIP2_SEED)
+
+
+def blip2_inputs() -> dict[str, Tensor]:
+    """Four images in three texts (two, one, one), padded on the left."""
+    given = blip2.inputs(blip2.OPT)
+    return {
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def blip2_outputs(model: Blip2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: images as words, scores, and what it writes on, greedily."""
+    result = model(**given)
+    ids, pixels, mask = given["input_ids"], given["pixel_values"], given["attention_mask"]
+    how = {"max_new_tokens": BLIP2_NEW, "do_sample": False, "pad_token_id": 0}
+    written = model.generate(pixels, ids, attention_mask=mask, **how)
+    return {
+        "image_features": model.get_image_features(pixels).pooler_output,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
+def matcher_model() -> Blip2ForImageTextRetrieval:
+    """The random retrieval model of BLIP-2 that is stored."""
+    return blip2.build(blip2.MATCHER, MATCHER_SEED)
+
+
+def matcher_inputs() -> dict[str, Tensor]:
+    """Three images and three texts, padded on the right."""
+    given = blip2.matcher_inputs(blip2.MATCHER)
+    return {"pixel_values": given["pixel_values"], "input_ids": given["ids"], "attention_mask": given["mask"]}
+
+
+@torch.no_grad()
+def matcher_outputs(model: Blip2ForImageTextRetrieval, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: unit vectors, cosines of all with all, and scores of the pairs."""
+    alone = model(**given, use_image_text_matching_head=False)
+    return {
+        "image_embeds": alone.image_embeds,
+        "text_embeds": alone.text_embeds,
+        "itc": alone.logits_per_image,
+        "itm": model(**given, use_image_text_matching_head=True).logits_per_image,
+    }
+
+
+def instructblip_model() -> InstructBlipForConditionalGeneration:
+    """The random InstructBLIP, with a LLaMA behind it, that is stored."""
+    return instructblip.build(blip2.LLAMA, INSTRUCTBLIP_SEED)
+
+
+def instructblip_inputs() -> dict[str, Tensor]:
+    """BLIP-2's four images in three texts, and an instruction for each image, padded on the right."""
+    given = instructblip.inputs(blip2.LLAMA)
+    return {
+        "pixel_values": given["pixel_values"],
+        "qformer_input_ids": given["asked"],
+        "qformer_attention_mask": given["asked_mask"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def instructblip_outputs(model: InstructBlipForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: images as words, with what is asked of each; scores, and what it writes on, greedily."""
+    prompt = {name: tensor for name, tensor in given.items() if name != "labels"}
+    written = model.generate(**prompt, max_new_tokens=BLIP2_NEW, do_sample=False, pad_token_id=0)
+    result = model(**given)
+    images = (given["pixel_values"], given["qformer_input_ids"], given["qformer_attention_mask"])
+    return {
+        "image_features": model.get_image_features(*images).pooler_output,
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, given["input_ids"].shape[1] :],
+    }
+
+
+def flamingo_model() -> IdeficsForVisionText2Text:
+    """The random IDEFICS, an open Flamingo, that is stored."""
+    return flamingo.build(FLAMINGO, seed=25)
+
+
+def flamingo_inputs() -> dict[str, Tensor]:
+    """Four texts (with two images, two side by side, one, none), padded on the left. `images` are those that there are, in
+    reading order; the reference wants as many for each text, and is told which of them each place looks at.
+    """
+    given = flamingo.inputs(FLAMINGO, seed=16)
+    return {
+        "images": flamingo.packed(given),
+        "pixel_values": given["pixel_values"],
+        "input_ids": given["left"],
+        "attention_mask": given["left_mask"],
+        "image_attention_mask": given["left_looks"],
+        "labels": given["left_labels"],
+    }
+
+
+@torch.no_grad()
+def flamingo_outputs(model: IdeficsForVisionText2Text, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference computes: the resampler's tokens of each image that there is, scores, the loss, and what it writes
+    on, greedily.
+    """
+    given = {name: tensor for name, tensor in given.items() if name != "images"}
+    ids, pixels = given["input_ids"], given["pixel_values"]
+    seen = model.model.vision_model(pixels.flatten(0, 1)).last_hidden_state
+    tokens = model.model.perceiver_resampler(seen).unflatten(0, pixels.shape[:2])
+    there = torch.arange(pixels.shape[1]) < (ids == flamingo.IMAGE).sum(1, keepdim=True)
+    result = model(**given)
+    prompt = {name: tensor for name, tensor in given.items() if name != "labels"}
+    written = model.generate(**prompt, max_new_tokens=FLAMINGO_NEW, do_sample=False, pad_token_id=0)
+    return {
+        "image_tokens": tokens[there],
+        "logits": result.logits,
+        "loss": result.loss,
+        "generated": written[:, ids.shape[1] :],
+    }
+
+
 def write(folder: Path) -> None:
     """Write everything under `folder`."""
     for name, model, given, outputs in (
@@ -224,6 +391,11 @@ def write(folder: Path) -> None:
         ("llava", llava_model(), llava_inputs(), llava_outputs),
         ("blip_captioner", blip_captioner(), blip_inputs(blip.DEC), blip_captioner_outputs),
         ("blip_filter", blip_filter(), blip_inputs(blip.CLS), blip_filter_outputs),
+        ("blip_answers", blip_answers(), blip_questions(), blip_answers_outputs),
+        ("blip2", blip2_model(), blip2_inputs(), blip2_outputs),
+        ("blip2_matcher", matcher_model(), matcher_inputs(), matcher_outputs),
+        ("instructblip", instructblip_model(), instructblip_inputs(), instructblip_outputs),
+        ("flamingo", flamingo_model(), flamingo_inputs(), flamingo_outputs),
     ):
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)

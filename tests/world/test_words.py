@@ -28,6 +28,8 @@ def test_every_word_of_every_text_is_in_the_vocabulary():
     for kind in KINDS:
         for text in read("words", 0, 0, 200, kinds=[kind]):
             unknown = set(re.findall("[a-z]+", IN_BRACKETS.sub(" ", text.text))) - known
+            if kind == "sound":  # tones may spell no word, and are then read letter by letter
+                unknown = {word for word in unknown if " ".join(word) not in text.told}
             assert not unknown, f"{unknown} in a text of kind {kind!r}: {text.text!r}"
 
 

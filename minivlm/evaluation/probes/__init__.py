@@ -6,7 +6,8 @@ number it measured, or raises an AssertionError that says what is wrong and by h
 
 A model that speaks has `forward(ids, pixel_values, keep)`, `generate`, `loss`, `config.image_id` if its texts keep places for
 images, and for some probes `embed`, `embed_image`, `language`. Its batches are NamedTuples with `pixel_values` (all images in
-reading order: a tensor, or a list with a tensor for each), `ids`, `labels` and possibly `keep`. One that embeds has
+reading order: a tensor, or a list with a tensor for each), `ids`, `labels` and possibly `keep`; and, where a model looks for
+what it is asked, `asked` and `asked_keep` with a row for each image, which its methods take too. One that embeds has
 `embed_image` and `embed_text`.
 """
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from minivlm.evaluation.probes.compare import different, identical, same
-from minivlm.evaluation.probes.rows import Row, flat, image_id, logits, other_images, probe, rows, starts
+from minivlm.evaluation.probes.rows import Row, flat, image_id, logits, other_images, probe, rows, starts, told
 
 #: Places of a text at which a token is changed, at most.
 CHANGES = 8
@@ -64,11 +64,11 @@ def image_tokens(model: nn.Module, batch: Any) -> float:
     Raises:
         AssertionError: as many places as image tokens are not there, or something else stands at some.
     """
-    places = batch.ids == image_id(model)
-    features = flat(model.embed_image(batch.pixel_values))
+    places, asked = batch.ids == image_id(model), told(rows(model, batch))
+    features = flat(model.embed_image(batch.pixel_values, **asked))
     kept = int(places.sum())
     assert kept == len(features), f"the texts keep {kept} places for images; their images are {len(features)} tokens."
-    stands, words = model.embed(batch.ids, batch.pixel_values), model.language.embed(batch.ids)
+    stands, words = model.embed(batch.ids, batch.pixel_values, **asked), model.language.embed(batch.ids)
     identical(stands[~places], words[~places], "words do not stand in the sequence as the language model embeds them")
     return identical(stands[places], features, "what stands at the images' places is not what embed_image gives")
 

@@ -14,11 +14,14 @@ Images = Tensor | list[Tensor]
 
 
 class Row(NamedTuple):
-    """One text without its padding, and its own images (the first axis, or a list)."""
+    """One text without its padding, and its own images (the first axis, or a list); and what is asked of each of these, without
+    padding, where the model reads that beside them. None: nothing is.
+    """
 
     ids: Int[Tensor, "t"]
     labels: Int[Tensor, "t"]
     images: Images
+    asked: tuple[Int[Tensor, "_"], ...] | None = None
 
 
 def probe(function: Callable) -> Callable:
@@ -62,11 +65,12 @@ def rows(model: nn.Module, batch: Any) -> list[Row]:
     """The texts of a batch, each with its own images.
 
     A text ends where `keep` says so, or else with its last label or image. Which images are whose is counted: in each row, as
-    many as fill its places (`config.image_id`); where texts have no such places, each row has the same number of images.
+    many as fill its places (`config.image_id`); where texts have no such places, each row has the same number of images. A row
+    of `asked` goes with its image.
 
     Raises:
         TypeError: images that are neither a tensor nor a list of them.
-        ValueError: places and images do not match.
+        ValueError: places and images do not match, or images and what is asked of them.
     """
     images, token = batch.pixel_values, image_id(model)
     if images is not None and not isinstance(images, Tensor) and type(images) not in (list, tuple):
@@ -76,13 +80,32 @@ def rows(model: nn.Module, batch: Any) -> list[Row]:
     labels = torch.full_like(batch.ids, -100) if labels is None else labels
     places = torch.zeros_like(batch.ids, dtype=torch.bool) if token is None else batch.ids == token
     keep = getattr(batch, "keep", None)
+    told = instructions(batch)
     found, first = [], 0
     for real, n in zip(_real(labels, places, keep), _counts(model, images, places), strict=True):
         own = [] if images is None else images[first : first + n]
         row = len(found)
-        found.append(Row(batch.ids[row][real], labels[row][real], own if isinstance(own, Tensor) else list(own)))
+        own = own if isinstance(own, Tensor) else list(own)
+        found.append(Row(batch.ids[row][real], labels[row][real], own, told and tuple(told[first : first + n])))
         first += n
     return found
+
+
+def instructions(batch: Any) -> list[Tensor] | None:
+    """What a batch asks of each of its images, without padding; None where it asks nothing.
+
+    Raises:
+        ValueError: it does not ask as many images as it has.
+    """
+    asked, keep = getattr(batch, "asked", None), getattr(batch, "asked_keep", None)
+    if asked is None:
+        return None
+    images = 0 if batch.pixel_values is None else len(batch.pixel_values)
+    if len(asked) != images:
+        raise ValueError(
+            f"the batch has {images} images, and what is asked is for {len(asked)}; it takes a row for each."
+        )
+    return list(asked) if keep is None else [row[real] for row, real in zip(asked, keep, strict=True)]
 
 
 def _real(labels: Tensor, places: Tensor, keep: Tensor | None) -> Tensor:
@@ -138,6 +161,17 @@ def joined(these: Sequence[Row]) -> Images | None:
     return torch.cat(some) if isinstance(some[0], Tensor) else [image for images in some for image in images]
 
 
+def told(these: Sequence[Row]) -> dict[str, Tensor]:
+    """`asked` and `asked_keep` of rows, padded on the right, for a model's methods; nothing where nothing is asked."""
+    some = [asked for row in these for asked in row.asked or ()]
+    if not some:
+        return {}
+    lengths = torch.tensor([len(asked) for asked in some], device=some[0].device)
+    keep = torch.arange(int(lengths.max()), device=some[0].device) < lengths[:, None]
+    asked = torch.zeros_like(keep, dtype=some[0].dtype).masked_scatter(keep, torch.cat(some))
+    return {"asked": asked, "asked_keep": keep}
+
+
 def padded(
     model: nn.Module, these: Sequence[Row], left: bool = False, extra: int = 0
 ) -> tuple[Int[Tensor, "b t"], Tensor, Images | None]:
@@ -157,7 +191,7 @@ def padded(
 def logits(model: nn.Module, these: Sequence[Row], left: bool = False, extra: int = 0) -> list[Tensor]:
     """The model's scores for rows read together, without those at padding: (t, v) for each row."""
     ids, keep, images = padded(model, these, left, extra)
-    out = model(ids, images, None if keep.all() else keep)
+    out = model(ids, images, None if keep.all() else keep, **told(these))
     return [scores[real] for scores, real in zip(out, keep, strict=True)]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from minivlm.evaluation.probes.compare import TOLERANCE, same
-from minivlm.evaluation.probes.rows import Row, image_id, logits, padded, probe, rows, starts
+from minivlm.evaluation.probes.rows import Row, image_id, logits, padded, probe, rows, starts, told
 
 #: Tokens that are added to a cache at once, between the first half and the single ones.
 FEW = 3
@@ -30,7 +30,7 @@ def teacher_forcing(model: nn.Module, batch: Any, tokens: int = 6) -> float:
 
 def _forced(model: nn.Module, prompts: Sequence[Row], who: str, tokens: int) -> float:
     ids, keep, images = padded(model, prompts, left=True)
-    written = model.generate(ids, images, keep, max_new_tokens=tokens)
+    written = model.generate(ids, images, keep, max_new_tokens=tokens, **told(prompts))
     assert written.shape == (len(prompts), tokens), (
         f"generate was asked for {tokens} tokens for each of {len(prompts)} prompts; it returned shape {tuple(written.shape)}."
     )
@@ -67,7 +67,7 @@ def _prompt(model: nn.Module, row: Row) -> Row:
         first -= 1
     end = first or (1 if any(learned) else len(learned))
     seen = sum(start < end for start in starts(model, row))
-    return Row(row.ids[:end], row.labels[:end], row.images[:seen])
+    return Row(row.ids[:end], row.labels[:end], row.images[:seen], row.asked and row.asked[:seen])
 
 
 @probe
@@ -83,7 +83,7 @@ def cache(model: nn.Module, batch: Any) -> float:
 
 def _remembered(model: nn.Module, these: Sequence[Row], who: str) -> float:
     ids, keep, images = padded(model, these, left=True)
-    embeddings, language, length = model.embed(ids, images), model.language, ids.shape[1]
+    embeddings, language, length = model.embed(ids, images, **told(these)), model.language, ids.shape[1]
     hides = not keep.all()  # one text alone is read without `keep`, as `generate` does
     whole = language(embeddings=embeddings, keep=keep if hides else None)
     half = max(1, length // 2)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
-from minivlm.models.blip2 import Captions, similarity
+from minivlm.models.blip2 import Captions
+from minivlm.models.blip2_stage1 import similarity
 from tests.parity.cases.decoder import NEW, NO_TOKENS, eos_of, fill
 from tests.parity.harness import Case, Outputs, randomise, record
 

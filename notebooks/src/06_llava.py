@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minivlm import backbones, plots, world
+from minivlm.connectors.splice import splice
 from minivlm.course.exercises import check
 from minivlm.course.lesson import Lesson
 from minivlm.language.decoder import Decoder, DecoderConfig
@@ -128,9 +129,8 @@ for layers in (1, 2):
 # ### Among the words
 #
 # The text keeps a place for each patch, marked with the id of `<image>`. First all ids become vectors; the placeholders' own
-# vectors are then overwritten. So a picture can stand anywhere, and several can.
-
-# %% include="minivlm.connectors.splice:splice"
+# vectors are then overwritten. So a picture can stand anywhere, and several can. It is the `splice` of
+# [05 · PaLM-E](05_palm_e.ipynb), which came before; what is new is only that all of it is pictures.
 
 # %%
 words = torch.zeros(1, 7, 2)
@@ -629,7 +629,6 @@ plt.show()
 average = {name: row["mean"] for name, row in found.items()}
 levels_of = dict(blind=average["blind"], chance=average["chance"])
 looked = dict(another=average["another picture"], blank=average["a blank picture"])
-claim = "two stages are better than one, at equal compute"
 measured = dict(
     two_stages=average["two stages"], stage_2_alone=average["stage 2 alone"]
 )
@@ -642,7 +641,12 @@ if lesson.all_arms:
     measured |= {
         name.replace(",", "").replace(" ", "_"): average[name] for name in others
     }
-lesson.record(claim, **measured, **looked, **levels_of)
+lesson.record(
+    "two stages are better than one, at equal compute",
+    **measured,
+    **looked,
+    **levels_of,
+)
 if lesson.all_arms:
     dialogues, captions = average["all kinds of dialogues"], average["captions only"]
     one = dict(all_dialogues=dialogues, captions_only=captions)
@@ -656,7 +660,7 @@ gap = average["two stages"] - average["another picture"]
 lesson.expect(gap, at_least=0.25, what="the gain from looking at the right picture")
 
 # %% tags=["nbval-ignore-output"] alt="Bars for the arms of the claim, with a dot for each stored seed, and levels of chance and of the best blind guess."
-over_seeds = lesson.stored(claim)
+over_seeds = lesson.stored("two stages are better than one, at equal compute")
 names = {"two stages": "two_stages", "stage 2 alone": "stage_2_alone"}
 names |= {name: name.replace(",", "").replace(" ", "_") for name in
           ("stage 2 alone, equal steps", "a fresh language model", "an untrained eye")

@@ -20,8 +20,8 @@ TABLE = compose_table(["red", "blue"], [], ["green"], ["pink"])
 @pytest.mark.parametrize(
     ("goal", "said"),
     [
-        ((Placement(0, 2),), "under the red block is the table. on the red block is the blue block. on the blue block is nothing."
-                             " on the green block is nothing"),
+        ((Placement(0, 2),), "under the red block is the table. on the red block is the blue block."
+                             " on the blue block is nothing. on the green block is nothing"),
         ((Placement(1),), "under the blue block is the red block. on the blue block is nothing"),
         ((Placement(2, None, 0),), "under the green block is the table at place 3. on the green block is nothing. at place 1 is"
                                    " the red block. on the red block is the blue block. on the blue block is nothing"),

@@ -145,6 +145,16 @@ def test_bars_print_the_mean_and_dot_the_seeds():
 def test_bars_know_their_names():
     with pytest.raises(ValueError, match="withuot"):
         plots.bars({"with": 1.0}, "accuracy", highlight="withuot")
+    with pytest.raises(ValueError, match="no bar is called withuot"):
+        plots.bars({"with": 1.0}, "accuracy", intervals={"withuot": (0.5, 1.0)})
+
+
+def test_the_number_of_a_bar_stands_behind_its_interval():
+    ax = plots.bars({"with": 0.5, "without": 0.4}, "accuracy", intervals={"with": (0.4, 0.7)})
+    drawn = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
+    assert [list(x) for x in drawn] == [[0.4, 0.7]]
+    assert [text.xy[0] for text in ax.texts[:2]] == [0.7, 0.4]
+    assert ax.get_xlim()[1] > 0.7
 
 
 def test_heatmap_prints_numbers_and_frames_cells():

@@ -103,25 +103,33 @@ def bars(
     blind: Number | None = None,
     highlight: str | Sequence[str] | None = None,
     fmt: str = "{:.2f}",
+    intervals: Mapping[str, tuple[Number, Number]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One horizontal bar a name, the first on top, its value printed behind it. A list is one number a seed: the bar is
-    their mean and each seed a dot. `highlight`: names in full colour, the others pale. Dotted: chance and blind levels."""
+    their mean and each seed a dot. `highlight`: names in full colour, the others pale. Dotted: chance and blind levels.
+    `intervals`: from where to where a thin line is drawn on the bars that it names, say their 95% intervals."""
     names = list(values)
     if ax is None:
         ax = new_axes(6.5, 0.7 + 0.46 * len(names) + (0.25 if chance is not None or blind is not None else 0))
     chosen = set(names) if highlight is None else {highlight} if isinstance(highlight, str) else set(highlight)
     if not chosen <= set(names):
         raise ValueError(f"no bar is called {', '.join(sorted(chosen - set(names)))}")
+    intervals = intervals or {}
+    if not set(intervals) <= set(names):
+        raise ValueError(f"no bar is called {', '.join(sorted(set(intervals) - set(names)))}")
     seeds_of = {name: [float(v)] if isinstance(v, int | float) else floats(v) for name, v in values.items()}
     for row, (name, seeds) in enumerate(seeds_of.items()):
         mean = sum(seeds) / len(seeds)
+        low, high = (float(end) for end in intervals.get(name, (mean, mean)))
+        if name in intervals:
+            ax.plot([low, high], [row, row], color=INK, linewidth=1.6, marker="|", markersize=7, zorder=4)
         ax.barh(row, mean, height=0.62, color=BLUE if name in chosen else tint(BLUE, 0.62), zorder=2)
         if len(seeds) > 1:
             ax.scatter(seeds, [row] * len(seeds), s=26, color="white", edgecolor=INK, linewidth=1.0, zorder=4)
         ax.annotate(
             fmt.format(mean),
-            xy=(max([*seeds, mean, 0.0]), row),
+            xy=(max([*seeds, mean, high, 0.0]), row),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
@@ -130,7 +138,8 @@ def bars(
             zorder=5,
         )
     levels = [(name, level) for name, level in (("chance", chance), ("blind", blind)) if level is not None]
-    largest = max([max(seeds) for seeds in seeds_of.values()] + [level for _, level in levels] + [0.0])
+    tops = [float(high) for _, high in intervals.values()] + [level for _, level in levels]
+    largest = max([max(seeds) for seeds in seeds_of.values()] + tops + [0.0])
     ax.set_xlim(0, 1.14 * largest or 1.0)
     # Two levels close together are named to the left and right of their lines.
     levels.sort(key=lambda pair: pair[1])

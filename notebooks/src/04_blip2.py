@@ -93,6 +93,7 @@ for task, x in (("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3)):
 
 eye = seeing(4.6, "stage 2: learn to be read")
 plots.box(ax, 4.8, 1.5, 2.5, 0.8, "", "connector")
+ax.text(4.9, 2.42, "Q-Former, without text", ha="left", va="bottom")
 for i in range(4):
     plots.box(ax, 4.98 + 0.55 * i, 1.7, 0.45, 0.4, f"q{i + 1}", "connector")
     plots.arrow(ax, (6.45, 0.7), (5.2 + 0.55 * i, 1.5))
@@ -582,7 +583,7 @@ plt.show()
 # ITC compares quickly, ITM judges carefully. So one lets ITC choose the best few, and ITM decide among them, as the paper does.
 # On the frozen test pictures:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from minivlm.world import frozen as eval_sets
 
 retrieval = eval_sets.load("captions")[: min(256, run.test)]

@@ -3,9 +3,10 @@
 # %% [markdown]
 # By 2023 there were excellent vision encoders, and excellent language models, and to train a large model of both at once cost
 # more than almost anybody had. BLIP-2 touches neither. Between them it puts a small translator with a few **learned
-# queries**: they ask the image, and what they have found is handed to the language model as if it were words. But a language
-# model that has never seen anything is a poor teacher of seeing. So the translator goes to school first, without it: with
-# pictures, texts, and three tasks that differ in one thing only, in **who may see whom**.
+# queries**: they ask the image, and what they have found is handed to the language model as if it were words. A language
+# model that has never seen anything, so the paper holds, is a poor teacher of seeing. So the translator goes to school first,
+# without it: with pictures, texts, and three tasks that differ above all in **who may see whom**. Whether school pays here, we
+# shall measure.
 #
 # **You will be able to**
 # - build a Q-Former, and say of each of its parts who uses it: queries, text or both;
@@ -92,6 +93,7 @@ for task, x in (("ITC", 1.3), ("ITM", 2.3), ("ITG", 3.3)):
 
 eye = seeing(4.6, "stage 2: learn to be read")
 plots.box(ax, 4.8, 1.5, 2.5, 0.8, "", "connector")
+ax.text(4.9, 2.42, "Q-Former, without text", ha="left", va="bottom")
 for i in range(4):
     plots.box(ax, 4.98 + 0.55 * i, 1.7, 0.45, 0.4, f"q{i + 1}", "connector")
     plots.arrow(ax, (6.45, 0.7), (5.2 + 0.55 * i, 1.5))
@@ -109,7 +111,8 @@ plt.show()
 # ### Two strangers
 #
 # The eye is the course's CLIP, the language model has read about our world and never saw it. As in the paper, the eye's last layer
-# is left out: what comes before it knows more of the picture's parts, because nobody has yet asked it for one summary.
+# is left out. (A plausible reason: what comes before it knows more of the picture's parts, because nobody has yet asked it for
+# one summary.)
 
 # %%
 size = "gpu" if lesson.large and "language-gpu" in backbones.built() else "cpu"
@@ -164,13 +167,14 @@ with torch.no_grad():
 print("queries have no place:", torch.allclose(after, before[:, order], atol=1e-5))
 
 # %% [markdown]
-# That first lines are the point of the whole machine: however fine the picture, the language model will get four vectors,
-# and not one more.
+# The first three lines are the point of the whole machine: however fine the picture, the language model will get four
+# vectors, and not one more. The last: queries in another order find the same things, in that other order.
 #
 # ### Who may see whom
 #
-# A **mask** says for each pair whether row $i$ may see column $j$. The three tasks of stage 1 are the three masks below
-# (figure 2 of the paper); weights, inputs and layers are the same.
+# A **mask** says for each pair whether row $i$ may see column $j$. The three tasks of stage 1 have the three masks below
+# (figure 2 of the paper). The Q-Former, with all its weights, is the same for all three; each task has a small head of its own on
+# top, and a text that is to be written starts with `[DEC]` instead of `[CLS]`.
 
 # %% include="minivlm.connectors.qformer:itm_mask, itc_mask, itg_mask"
 
@@ -248,7 +252,7 @@ with torch.no_grad():
 
 # %%
 image = F.normalize(
-    torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.2]]]), dim=-1
+    torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.8, 0.6]]]), dim=-1
 )
 text = torch.tensor([[0.0, 1.0]])
 print("best query:", [round(x, 2) for x in similarity(image, text)[:, 0].tolist()])
@@ -256,8 +260,12 @@ mean_of = (image @ text[0]).mean(dim=1)
 print("mean query:", [round(x, 2) for x in mean_of.tolist()])
 
 # %% [markdown]
-# And what it takes to train it. The three losses are BLIP's; only there is one transformer here where BLIP had three, and
-# no momentum encoder: with a frozen eye, batches can be large enough.
+# Two images of two queries each. In the first, one query has found just what the text says, and the other something else; in
+# the second, both have found something a little like it. The best query prefers the first image, the mean would prefer the second.
+#
+# And what it takes to train it. The three losses are BLIP's, with three differences: one transformer serves all of them (BLIP's
+# decoder had a self-attention of its own), the judge of ITM is the mean over the queries, and there is no momentum
+# encoder: with a frozen eye, batches can be large enough.
 
 # %% include="minivlm.models.blip2_stage1:vit_g, tiny_vit, Stage1Config, Stage1"
 
@@ -278,8 +286,9 @@ for name, config in schools.items():
 # %% [markdown]
 # ### The language model
 #
-# The paper's smaller language models are OPTs: what GPT-3 was. It stands here in full, because the released weights need it;
-# our own lesson has the course's decoder in its place. For all that is asked of it, an OPT is a `Decoder`.
+# Two of the paper's language models are OPTs, which have GPT-3's layers (the others are FlanT5, with an encoder and a
+# decoder). OPT stands here in full, because the released weights need it; our own lesson has the course's decoder in its place.
+# For all that is asked of it, an OPT is a `Decoder`.
 
 # %% include="minivlm.language.opt:OFFSET, OPTConfig, OPTBlock, OPT"
 
@@ -293,8 +302,9 @@ for name in ("opt_2_7b", "opt_6_7b"):
 # ### Stage 2
 #
 # The queries' vectors go through one linear layer, which makes them as wide as words, and stand where the text keeps places
-# for them (`splice` puts them there; [06 · LLaVA](06_llava.ipynb) takes it apart). `start_from` takes over what stage 1
-# has learned and leaves the parts for text behind. `freeze` says who learns: not the language model, not the eye. Gradients
+# for them (`splice` puts them there; [05 · PaLM-E](05_palm_e.ipynb) takes it apart). `start_from` takes over what stage 1
+# has learned and leaves the parts for text behind. `freeze` says who learns: not the language model, and of the eye only the norm
+# on top. Gradients
 # must still go *through* the language model, for it is the one who knows whether an image was understood.
 
 # %% include="minivlm.models.blip2:BLIP2Config, Captions, BLIP2"
@@ -356,8 +366,8 @@ n, learn = counted(model)
 print(f"{'ours':10s}{n:11.2f}{learn:12.2f}{model.config.image_tokens:12d}")
 
 # %% [markdown]
-# 107 and 108 million trained parameters are the numbers of the paper's table 2, to the million. The rest, up to 97%, is never
-# touched.
+# 107 and 108 million trained parameters are the numbers of the paper's table 2, to the million. Everything else, which is nearly
+# all of either model, is never touched.
 #
 # ## Is it right?
 #
@@ -573,7 +583,7 @@ plt.show()
 # ITC compares quickly, ITM judges carefully. So one lets ITC choose the best few, and ITM decide among them, as the paper does.
 # On the frozen test pictures:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from minivlm.world import frozen as eval_sets
 
 retrieval = eval_sets.load("captions")[: min(256, run.test)]
@@ -602,13 +612,13 @@ by_task = retrieved(first.eval())
 print({how: round(share, 2) for how, share in by_task.items()})
 
 # %% [markdown]
-# (Here the careful judge is no help yet: ITM is learned last, as its curve shows, and among eight texts that are all nearly
-# right it is often wrong.)
+# (If the second number is no larger, the careful judge is no help yet: ITM is learned last, as its curve shows, and the eight
+# texts it must choose from are those most alike to the right one.)
 #
 # ### What the queries look at
 #
-# Cross-attention weights of the last layer that looks, each query on its own. (The class token is left out; what it gets is missing
-# from 1.)
+# Cross-attention weights of the last layer that looks, each query on its own: the darker, the more. (The class token is left out;
+# what it gets is missing from 1.) Nothing obliges a query to look at one thing only, or two queries to look at different ones.
 
 
 # %%
@@ -631,7 +641,7 @@ def looks(model: Stage1 | BLIP2, pixels: Tensor) -> Tensor:
     return torch.stack(weights)
 
 
-# %% alt="A picture of a red star, a blue ring and a green square, and beside it where each of eight queries looks: some at one of the things, some at the corners between them."
+# %% alt="A picture of a red star, a blue ring and a green square, and beside it where each of eight queries looks: some at the star, some at the empty corners at the bottom, some evenly at everything below."
 three = world.compose(
     dict(colour="red", shape="star", x=0.22, y=0.25, size=0.2),
     dict(colour="blue", shape="ring", x=0.75, y=0.3, size=0.2),
@@ -652,7 +662,8 @@ plt.show()
 #
 # Now the language model comes in, and stays as it is. A row of training is an image and a text of one of two kinds: what is there, to
 # be written; or questions about it, of which only the answers are learned. The form is the one in which the language model has
-# always read: first what is told, a full stop, then questions. Only that what is told is now eight vectors.
+# always read: first what is told, a full stop, then questions. Only that what is told is now eight vectors. (The linear layer, which
+# never went to school, learns faster than the Q-Former, `lr_linear`; so it does in every model that we shall compare.)
 
 
 # %%
@@ -737,7 +748,7 @@ watched = []
 
 
 def stage_2(model: BLIP2, steps: int, name: str) -> dict[str, list[float]]:
-    """Q-Former and linear layer; the rest stays the same to the last bit."""
+    """Q-Former, linear layer and the eye's last norm; the rest stays as it is."""
 
     def watch() -> float:
         watched.append(accuracy(model, asked_pixels, val_rows))
@@ -768,8 +779,8 @@ plots.curves(lines, "right, by kind", chance=chance, ax=right)
 plt.show()
 
 # %% [markdown]
-# (The dotted line is chance in the mean over kinds.) `frozen` has compared language model and eye before and after, bit by bit. So
-# what it says about texts without images is *exactly* what it was.
+# (The dotted line is chance in the mean over kinds.) `frozen` has compared the language model and the eye's layers before and
+# after, bit by bit. So what the language model says about texts without images is *exactly* what it was.
 #
 # ## Look
 #
@@ -845,7 +856,8 @@ if wrong:
 # **School first.** Without stage 1 the paper's models are far worse at questions about images, and with an OPT they get even worse as
 # training goes on (figure 5, section 4.1; at equal steps of stage 2). Here: the same Q-Former, language model, data and
 # learning rates, but stage 2 from the start. Once with **equal steps** of stage 2, and once with **equal compute**: then
-# the operations of stage 1 are spent on more of stage 2.
+# the operations of stage 1 are spent on more of stage 2. (The learning rates are those of stage 2 for all, although a Q-Former
+# from nothing may prefer others than one from school: nobody looked for the best of each.)
 
 # %% tags=["nbval-ignore-output"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -876,7 +888,7 @@ _ = stage_2(more_steps, equal, "equal compute")
 # %% [markdown]
 # Other arms are trained with `MINIVLM_ARMS=all` only: stage 1 with **one of its
 # losses left out**, with as much compute for the others (without ITC there is no ITM either, for it is ITC that finds the hard wrong
-# partners: what remains is writing); and **other numbers of queries**.
+# partners: what remains is writing); and **other numbers of queries**, with as many steps in both stages.
 
 # %% tags=["nbval-ignore-output"]
 from minivlm.world import levels
@@ -934,18 +946,23 @@ plots.heatmap(table, list(found), columns, "share of right answers", limits=(0, 
 plt.show()
 
 # %% [markdown]
-# And what they write by themselves, and what stage 1 finds:
+# And what they write by themselves, and what stage 1 finds. Descriptions need a level to be compared with, too: `blind` is one
+# and the same text said of every picture, the best of the test's own.
 
 # %% tags=["nbval-ignore-output"]
 retrieval_pixels = pixels_of(retrieval.samples)
 
 
-def named_right(model: BLIP2) -> float:
-    both = zip(written(model, retrieval_pixels), retrieval_texts, strict=True)
-    return sum(described(said, text) for said, text in both) / len(retrieval_texts)
+def named_right(said: Sequence[str]) -> float:
+    both = zip(said, retrieval_texts, strict=True)
+    return sum(described(one, text) for one, text in both) / len(retrieval_texts)
 
 
-descriptions = {name: named_right(arm) for name, arm in arms.items()}
+descriptions = {
+    name: named_right(written(arm, retrieval_pixels)) for name, arm in arms.items()
+}
+everywhere = [[text] * len(retrieval_texts) for text in retrieval_texts]
+descriptions["blind"] = max(named_right(same_text) for same_text in everywhere)
 for name, share in descriptions.items():
     print(f"{name:28s} things named right (F1): {share:.2f}")
 recalls = {name: retrieved(school.eval()) for name, school in schools.items()
@@ -965,10 +982,13 @@ lesson.record("school first answers better, at equal steps of stage 2",
 asked_compute = dict(school_first=school, no_school=average[more])
 lesson.record("school first answers better, at equal compute",
               **asked_compute, **levels_of)  # fmt: skip
+unseen = dict(blind=descriptions["blind"])
 at_steps = dict(school_first=descriptions[pupil], no_school=descriptions[same])
-lesson.record("school first describes better, at equal steps of stage 2", **at_steps)
+lesson.record("school first describes better, at equal steps of stage 2",
+              **at_steps, **unseen)  # fmt: skip
 at_compute = dict(school_first=descriptions[pupil], no_school=descriptions[more])
-lesson.record("school first describes better, at equal compute", **at_compute)
+lesson.record("school first describes better, at equal compute",
+              **at_compute, **unseen)  # fmt: skip
 if lesson.all_arms:
     three, two_only = recalls["all three"], recalls["without ITG"]
     one = dict(all_three=three["by ITC"], without_itg=two_only["by ITC"])
@@ -985,8 +1005,10 @@ if lesson.all_arms:
 lesson.expect(average["school first"], at_least=0.5, what="BLIP-2's accuracy")
 gap = average["school first"] - average["another picture"]
 lesson.expect(gap, at_least=0.15, what="the gain from looking at the right picture")
+gap = average[pupil] - average[same]
+lesson.expect(gap, at_least=-0.1, what="the gain from school at equal steps")
 
-# %% tags=["nbval-ignore-output"] alt="Two panels of bars, descriptions and answers: school first, no school at equal steps, no school at equal compute, with a dot for each stored seed; below, levels of chance and of the best blind guess."
+# %% tags=["nbval-ignore-output"] alt="Two panels of bars, descriptions and answers: school first, no school at equal steps, no school at equal compute, with a dot for each stored seed; dotted, the levels of the best blind guess and, for answers, of chance."
 fig, axes = plt.subplots(2, 1, figsize=(6.5, 4.2))
 for what, steps, compute, ax in (
     ("describes", at_steps, at_compute, axes[0]),
@@ -1001,7 +1023,7 @@ for what, steps, compute, ax in (
         same: over_seeds[0].get("no_school") or [steps["no_school"]],
         more: over_seeds[1].get("no_school") or [compute["no_school"]],
     }
-    guesses = levels_of if what == "answers" else {}
+    guesses = levels_of if what == "answers" else unseen
     label = "things named right, F1" if what == "describes" else "right answers"
     plots.bars(bars, label, highlight=pupil, ax=ax, **guesses)
     ax.set_xlim(0, 1)
@@ -1009,18 +1031,23 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
-# **What it says.** Count steps of stage 2, as the paper's figure does, and the translator that has been to school answers better: the
-# language model has less to teach. Count operations, and it is behind: spent on stage 2, what school costs buys more, in
-# answers and in descriptions. That is not what the paper suggests. Possible reasons, none of them tested here: Our language model is hardly larger than the
-# translator, so that a step of school costs as much as a step of stage 2; the paper's smallest is over twenty times
-# as large as its Q-Former (see the sizes above). And ours speaks of this world and of nothing else, so its gradients say
-# plainly what it would like to hear.
+# **What it says** (of the run stored here; over seeds, the lines above). Count steps of stage 2, as the paper's figure does, and
+# the translator that has been to school answers better: the language model has less to teach. Count operations, and it is behind:
+# spent on stage 2, what school costs buys more, in answers and in descriptions. That is not what the paper suggests. Possible
+# reasons, none of them tested here: a step of school runs the translator five times over the batch (ITM alone three times, and no
+# language model), a step of stage 2 once, and then the language model; ours is so small that both steps cost about
+# the same, while the paper's smallest is over twenty times as large as its Q-Former (see the sizes above). And ours speaks of this
+# world and of nothing else, so its gradients say plainly what it would like to hear.
+#
+# Of descriptions, two of the three models have learned next to nothing: compare them with `blind`. At equal steps those
+# bars say nothing about school.
 #
 # The control with another picture says that the answers come from looking, and the count of queries and the dropped losses
 # (`all`) are worth a run of your own: do the three losses *together* help stage 2 most?
 #
-# **What two minutes do not buy**: which colour belongs to which shape, in pictures of three things. The row of
-# equal compute had more steps of stage 2: compare its columns. Try `run.stage_2`, and see what is left of the lead.
+# **What two minutes do not buy**: to say whether there is a blue diamond, one must know which colour belongs to which shape. Look at
+# the column `existence` beside the level of chance. The row of equal compute had more steps of stage 2: compare its columns. Try
+# `run.stage_2`, and see what is left of the lead.
 #
 # ## Paper and toy
 #
@@ -1031,11 +1058,14 @@ print(lesson.verdict())
 # | language model | OPT or FlanT5, frozen | the course's decoder, frozen |
 # | stage 1 | 129 million images, 250,000 steps of 2,320 or 1,680 (section 3.4) | an endless stream of descriptions |
 # | stage 2 | the same images, 80,000 steps of 1,920 or 1,520 | descriptions, and questions about them |
-# | questions | never trained; asked in stage 2's model as they are ("zero-shot") | trained, for half of the rows |
+# | questions | asked of stage 2's model, which was never trained on them ("zero-shot"; section 4.3 then trains on them too, and there the Q-Former reads the question as well: [07 · InstructBLIP](07_instructblip.ipynb)) | trained, for half of the rows |
 # | hard wrong partners | of all GPUs' batches | of one batch; equal texts are left out |
 #
 # Ours starts from nothing where the paper's Q-Former starts from BERT, which knows words before it sees a picture; so ours has
-# more to learn in stage 1. And our language model is small: what a large one makes of a clumsy vector by itself, ours must be told plainly.
+# more to learn in stage 1.
+#
+# The paper's figure 5 has curves and no numbers to quote. Its table 6 has them for one of our other arms: with ITG in
+# stage 1, texts and images of COCO are found at once in 85.4% and 68.3%; without it, in 84.5% and 67.2%.
 #
 # What an image costs the language model, computed:
 
@@ -1109,8 +1139,8 @@ check(
 # ### Exercise 2: A mask for writing ●●○ 15 minutes
 #
 # Write `writing(queries, keep)`, the mask of ITG, (B, Q + T, Q + T), from nothing: True where row $i$ may see column $j$;
-# queries stand first, `keep` (B, T) is False where there is padding. Rows of padding may see what they like, as long as it is
-# what a word in their place would see.
+# queries stand first, `keep` (B, T) is False where there is padding. Nobody reads the rows of padding; let them see what a word
+# in their place would see.
 
 
 # %%
@@ -1192,8 +1222,8 @@ check(
 #
 # One layer's mask says who sees whom. But in two layers a secret can travel: the text sees a query, and in the next layer
 # another query sees the text. Write `reached(mask, layers)`, (R, R): True where row $i$ may know something of row $j$ after so
-# many layers. (Everyone knows itself from the start.) Then try: ITC in *one* pass under which of the three masks would be
-# perfect at once, and worthless?
+# many layers. (Everyone knows itself from the start.) Then try: if ITC is computed in *one* pass over queries and text, under
+# which of the three masks is it an honest task?
 
 
 # %%
@@ -1241,25 +1271,28 @@ check(
 # ```
 # Under the mask of ITM everybody knows everything after one layer, and an image's queries would have read the very text that
 # they should find: perfect in training, chance in use. Under that of ITG the queries know nothing of the text, however many
-# layers there are; but the text knows the queries, and so the image. Only under that of ITC are both sides clean.
+# layers there are; but the text knows the queries, and so the very image that should find it: worthless as well. Only under that
+# of ITC are both sides clean.
 #
 # </details>
 
 # %% [markdown]
 # ### Ask it yourself
 #
-# Any picture of up to three things, any question of the kinds above. We ask the one that answers best so far.
+# Any picture of up to three things, any question of the kinds above. (Some pairs of colour and shape, such as
+# a blue moon, are in no training picture: `world.HELD_OUT`. The radii of small things are 0.15 to 0.2, of large ones 0.26 to 0.34.)
+# We ask the one that answers best so far.
 
 # %% tags=["nbval-ignore-output"] alt="The picture that is asked about, composed by hand."
 picture = world.compose(
-    dict(colour="green", shape="moon", x=0.25, y=0.7, size=0.22),
-    dict(colour="orange", shape="square", x=0.7, y=0.3, size=0.2),
+    dict(colour="green", shape="moon", x=0.32, y=0.66, size=0.28),
+    dict(colour="red", shape="square", x=0.76, y=0.26, size=0.18),
 )
 best = arms[max(arms, key=average.get)]
 for question in (
     "what colour is the moon?",
     "how many things are there?",
-    "is there a ring?",
+    "is there a red ring?",
 ):
     print(question, answers(best, pixels_of(picture), [question])[0])
 print("it writes:", written(best, pixels_of(picture))[0])

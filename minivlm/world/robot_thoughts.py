@@ -1,15 +1,37 @@
-"""What of a table matters for a goal, in words: a chain of thought before an action.
+"""What a robot sees, aloud, before it answers or acts: a chain of thought.
 
-It says what is under the goal's blocks and what is on them, in other words than goals and tables are told in: a language model
-that has read many of those would copy the goal's own sentence instead of looking.
+First the stacks, place by place. Then, for a goal, what is under the goal's blocks and what is on them, in other words than
+goals are told in: a language model that has read many of those would copy the goal's own sentence instead of looking.
 """
 
 from collections.abc import Sequence
 
+from minivlm.world.palette import COLOURS
 from minivlm.world.planner import Goal
-from minivlm.world.robot import Columns, find
+from minivlm.world.robot import Columns, Tables, find
 from minivlm.world.robot_questions import Question
-from minivlm.world.robot_words import parse_goal
+from minivlm.world.robot_words import names, parse_goal
+
+
+def stacks(tables: Tables) -> list[str]:
+    """The colours of each stack of each table, from the left, from the table upwards: `place 1: black blue. place 4: red.`"""
+    words, said = list(COLOURS), []
+    for colours, columns in zip(tables.colour.tolist(), tables.columns(), strict=True):
+        each = [" ".join(words[colours[block]] for block in column) for column in columns]
+        said.append(" ".join(f"place {place + 1}: {stack}." for place, stack in enumerate(each) if stack))
+    return said
+
+
+def aloud(tables: Tables, questions: Sequence[Question]) -> list[str]:
+    """A question about each table: its answer, and before it the stacks and, if it is about a goal, the thought.
+
+    Raises:
+        ValueError: not one question for each table, or a table of which two blocks have the same colour.
+    """
+    if len(tables) != len(questions):
+        raise ValueError(f"ask one question of each table; got {len(questions)} of {len(tables)} tables.")
+    each = zip(stacks(tables), questions, tables.columns(), names(tables), strict=True)
+    return [f"{seen} {thoughtful(question, columns, called)}" for seen, question, columns, called in each]
 
 
 def thought(columns: Columns, goal: Goal, called: Sequence[str], above: bool = True) -> str:

@@ -10,7 +10,7 @@ from minivlm.world.planner import holds
 from minivlm.world.robot import compose_table, draw_tables, find
 from minivlm.world.robot_moves import Placement
 from minivlm.world.robot_questions import RobotQuestions
-from minivlm.world.robot_thoughts import thought, thoughtful
+from minivlm.world.robot_thoughts import aloud, stacks, thought, thoughtful
 from minivlm.world.robot_words import names, parse_goal
 
 CALLED = ("the red block", "the blue block", "the green block", "the pink block")
@@ -79,3 +79,22 @@ def test_other_answers_have_no_thought_and_all_words_are_known():
         assert (said == question.answer) == (question.kind not in ("plan", "next", "done"))
         many = len(re.findall(r"\w+|[.]| \d", said)) + len(re.findall(r" \d", said))  # a digit and its space are two
         assert len(tokenizer.encode(said)) == many, "a word is spelled out"
+
+
+def test_stacks_are_told_from_the_left_and_upwards():
+    empty = compose_table([], ["orange"], [], [])
+    assert stacks(TABLE) == ["place 1: red blue. place 3: green. place 4: pink."]
+    assert stacks(empty) == ["place 2: orange."]
+
+
+def test_aloud_are_the_stacks_and_the_thought():
+    tables, asked = RobotQuestions(world.generator("aloud")).sift(draw_tables(world.generator("a"), 40))
+    each = zip(aloud(tables, asked), stacks(tables), asked, tables.columns(), names(tables), strict=True)
+    for said, seen, *about in each:
+        assert said == f"{seen} {thoughtful(*about)}"
+
+
+def test_aloud_needs_a_question_for_each_table():
+    tables, asked = RobotQuestions(world.generator("aloud")).sift(draw_tables(world.generator("a"), 4))
+    with pytest.raises(ValueError, match="ask one question of each table; got 3 of 4 tables"):
+        aloud(tables, asked[:3])

@@ -289,7 +289,7 @@ for name, row in zip(("state", "img"), rows, strict=True):
     ids, labels, given = door.batch([row, Sentence("what is now?", {}, "nothing")])
     batch = Experience(given, ids, labels)
     print(name)
-    _ = probes.run(probes.through(right, name), probes.one_sense(batch, name))
+    _ = probes.run(*probes.one_sense(right, batch, name))
 
 # %% [markdown]
 # ## Train

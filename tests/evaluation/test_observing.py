@@ -71,16 +71,18 @@ def test_words_alone_sees():
 
 def test_through_one_sense():
     model = palm_e()
-    view = probes.through(model, "state")
     ids = torch.tensor([[1, *S, 9, 10]])
     given = noise(1, 1, 5)
+    one = Experience({"state": given}, ids, ids)
+    view, seen = probes.one_sense(model, one, "state")
+    assert torch.equal(view.loss(seen), model.loss(one))
     with torch.no_grad():
         assert torch.equal(view(ids, given), model(ids, {"state": given}))
     assert view.language is model.language
     with pytest.raises(ValueError, match="PaLME has no sense 'smell'; it has"):
-        probes.through(model, "smell")
+        probes.one_sense(model, one, "smell")
     with pytest.raises(ValueError, match=r"must have observations of 'state' alone; it has \['state', 'img'"):
-        probes.one_sense(batch(), "state")
+        probes.one_sense(model, batch(), "state")
 
 
 @pytest.mark.parametrize("kind", [PlaceholderAdded, Backwards])
@@ -90,6 +92,5 @@ def test_the_probes_of_seeing_see_it_through_a_sense(kind):
     broken = kind(config).eval()
     ids = torch.tensor([[1, *S, 9, *S, 10, 11]])
     labels = torch.where(ids >= 10, ids, -100)
-    view = probes.through(broken, "state")
     with pytest.raises(AssertionError, match="what stands at the images' places is not what embed_image gives"):
-        probes.image_tokens(view, probes.one_sense(Experience({"state": noise(2, 1, 5)}, ids, labels), "state"))
+        probes.image_tokens(*probes.one_sense(broken, Experience({"state": noise(2, 1, 5)}, ids, labels), "state"))

@@ -173,8 +173,7 @@ def test_every_probe_through_every_sense(model, sense):
     for i, row in enumerate(rows):
         labels[i, len(row) - 2 : len(row)] = torch.tensor(row[-2:])
     given = noise(3, *GIVEN[sense].shape[1:], seed=3)
-    view = probes.through(model, sense)
-    found = probes.run(view, probes.one_sense(Experience({sense: given}, ids, labels), sense))
+    found = probes.run(*probes.one_sense(model, Experience({sense: given}, ids, labels), sense))
     assert len(found) == 10
 
 

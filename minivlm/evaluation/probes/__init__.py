@@ -13,7 +13,7 @@ what it is asked, `asked` and `asked_keep` with a row for each image, which its 
 
 from minivlm.evaluation.probes.embedding import alone, distinct, order, unit_length
 from minivlm.evaluation.probes.learning import answers_only, changed, snapshot, unchanged
-from minivlm.evaluation.probes.observing import OneSense, one_sense, only_places, through, words_alone
+from minivlm.evaluation.probes.observing import OneSense, one_sense, only_places, words_alone
 from minivlm.evaluation.probes.reading import (
     causality,
     every_image,
@@ -55,7 +55,6 @@ __all__ = [
     "snapshot",
     "storing",
     "teacher_forcing",
-    "through",
     "unchanged",
     "unit_length",
     "words_alone",

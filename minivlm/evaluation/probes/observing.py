@@ -1,6 +1,6 @@
 """Probes of models with many senses (`config.senses`, `observe`, `embed`), whose batches have `observations`, kind by kind.
 
-The probes of models that see can be asked of one sense at a time: `run(through(model, "state"), one_sense(batch, "state"))`.
+The probes of models that see can be asked of one sense at a time: `run(*one_sense(model, batch, "state"))`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from minivlm.evaluation.modes import quiet
 from minivlm.evaluation.probes.compare import identical
-from minivlm.models.palm_e import Experience
 
 
 def only_places(model: nn.Module, batch: Any) -> int:
@@ -60,9 +59,10 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """Which sense of which model."""
+    """Which sense of which model, and what its batches are."""
 
     kind: type[nn.Module]
+    batch: type
     config: Any
     sense: str
 
@@ -97,30 +97,23 @@ class OneSense(nn.Module):
         return self.model.generate(ids, self._given(pixel_values), keep, **how)
 
     def loss(self, batch: Seen) -> Tensor:
-        return self.model.loss(Experience(self._given(batch.pixel_values) or {}, batch.ids, batch.labels))
+        given = self._given(batch.pixel_values) or {}
+        return self.model.loss(self.config.batch(observations=given, ids=batch.ids, labels=batch.labels))
 
 
-def through(model: nn.Module, sense: str) -> OneSense:
-    """The model as one that has this sense alone: the probes of models that see then apply.
+def one_sense(model: nn.Module, batch: Any, sense: str) -> tuple[OneSense, Seen]:
+    """The model as one that has this sense alone, and the batch as that of a model that sees: the probes of such then apply.
 
     Raises:
-        ValueError: it has no such sense.
+        ValueError: the model has no such sense, or the batch has observations of another, or none.
     """
     if sense not in model.config.senses:
         raise ValueError(f"{type(model).__name__} has no sense {sense!r}; it has {list(model.config.senses)}.")
+    if list(batch.observations) != [sense]:
+        raise ValueError(f"the batch must have observations of {sense!r} alone; it has {list(batch.observations)}.")
     config = replace(model.config, senses={sense: model.config.senses[sense]})  # another's place is a word, then
     with torch.device("meta"):
         one = type(model)(config)
     one.encoders[sense], one.language = model.encoders[sense], model.language
-    return OneSense(View(type(model), config, sense), one)
-
-
-def one_sense(batch: Any, sense: str) -> Seen:
-    """A batch for `through(model, sense)`.
-
-    Raises:
-        ValueError: it has observations of another kind, or none of this.
-    """
-    if list(batch.observations) != [sense]:
-        raise ValueError(f"the batch must have observations of {sense!r} alone; it has {list(batch.observations)}.")
-    return Seen(batch.observations[sense], batch.ids, batch.labels)
+    view = OneSense(View(type(model), type(batch), config, sense), one)
+    return view, Seen(batch.observations[sense], batch.ids, batch.labels)

@@ -36,5 +36,10 @@ WRONG = {
             "    return a, b, (a - b) / int((one != other).sum())",
             "out of all goals",
         ),
+        (
+            "def better(one, other):\n    gain = float(one.float().mean() - other.float().mean())\n"
+            "    return int((other & ~one).sum()), int((one & ~other).sum()), gain",
+            "first those that only the first",
+        ),
     ],
 }

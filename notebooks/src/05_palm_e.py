@@ -834,15 +834,10 @@ lesson.record(
     pictures_and_sounds=rate["pictures and sounds"],
     another_picture=rate["another's picture"],
     another_sound=rate["another's sound"],
+    new_stacks=rate["new stacks"],
+    seen_stacks=rate["seen stacks"],
     chance=levels["chance"],
     blind=levels["blind"],
-)
-lesson.record(
-    "goals with stacks that were never seen are reached too",
-    new_stacks=rate["new stacks"],
-    blind=rate["new stacks, blind"],
-    seen_stacks=rate["seen stacks"],
-    seen_stacks_blind=rate["seen stacks, blind"],
 )
 if lesson.all_arms:
     lesson.record(
@@ -866,7 +861,7 @@ lesson.record(
 )
 longer = {f"{task}_as_many_steps": share for task, share in alone_long.items()}
 lesson.record(
-    "joint training helps when examples are few",
+    "joint training helps when examples are few, at equal compute",
     together=mean(joint.values()),
     alone=mean(alone.values()),
     **{f"{task}_together": joint[task] for task in TASKS},

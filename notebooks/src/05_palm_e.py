@@ -894,6 +894,25 @@ plt.show()
 print(lesson.verdict())
 
 # %% [markdown]
+# **What it says.** Finetuned, it reaches most of its goals, slips and all: from pictures about as many as from states, and also when
+# a block is not named but sounded. Shown another's table, or played another's sound, it falls below the planner that looks at
+# nothing: so it does look, and listen. Stacks that it never saw cost a little; compare with the seen ones.
+#
+# **Frozen**, the language model forgets nothing, and does not learn to plan, neither in the form of its own texts nor (all arms)
+# aloud. This is where toy and paper part. In the paper's table 2 a frozen model is far behind as well; but in planning, table 1,
+# frozen ones do well. PaLM has read enough to be steered by a few vectors, ours has not.
+#
+# **Finetuned**, it has lost its old trade: whatever it is asked, it begins to tell its stacks. Made to choose among the known
+# answers it is right more often (printed above). So a part of the loss is habit, and another part is knowledge.
+#
+# **Aloud** (all arms): the same model, trained to answer at once for the same compute, is no better than the blind planner.
+# Three looks, one after the other, are easier to learn than one that must do everything.
+#
+# **Few examples**: at equal compute the joint one is ahead in the mean, most of all in *under*. But each task alone, for as many steps
+# (all arms), is as good or better: what looks like one task helping another is mostly the number of steps in which the shared sentence, the
+# stacks, was learned. So the paper's finding **does not reproduce** here. Its gain comes from other robots and from the web, which is
+# the more surprising kind, and is not tested.
+#
 # ## Paper and toy
 #
 # | | paper | here |

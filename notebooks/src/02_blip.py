@@ -89,7 +89,13 @@ plots.arrow(ax, new_set, second)
 ax.text(4.65, 1.4, "writes", ha="left", va="center")
 ax.text(2.7, 0.5, "every web text", ha="center", va="top")
 ax.text(5.9, 0.85, "what it keeps", ha="left", va="center")
-ax.text(4.55, 0.2, "captioner and filter are tuned on the human pairs", ha="center", va="top")
+ax.text(
+    4.55,
+    0.2,
+    "captioner and filter are tuned on the human pairs",
+    ha="center",
+    va="top",
+)
 plt.show()
 
 # %% [markdown]
@@ -1052,9 +1058,13 @@ print(lesson.verdict())
 #
 # So much of what noise costs hides where one takes the likeliest answer, and shows where a model must say how sure it is.
 #
-# The other arms (`MINIVLM_ARMS=all`) divide the work otherwise than the paper does, where the captioner alone brings more than the filter
-# alone. In our runs so far, which are few, the filter alone does about as well as both, and the captioner alone brings less than half of
-# the gain: it adds true texts and leaves the lies in.
+# **Where it fails**: of the seeds that we ran, there is one with which ITM never leaves the line of guessing in this time, with the
+# cleaned set either (a dot far to the left, above). Its searching is then worse than the noisy model's: what it writes is better all the
+# same. ITM takes off late and suddenly; `run.steps` gives it more time.
+#
+# The other arms (`MINIVLM_ARMS=all`; we have run one seed) divide the work otherwise than the paper does, where the captioner alone
+# brings more than the filter alone. Here the filter alone *writes* as well as both, and *judges* and *searches* less well; the
+# captioner alone is behind both, or level with the filter: it adds true texts and leaves the lies in.
 # Nor is it a matter of compute: trained on the noisy set for as long as all of CapFilt takes, the model gets better at judging, but it
 # also learns the lies by heart, and even its likeliest captions get worse.
 #

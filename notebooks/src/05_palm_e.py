@@ -896,7 +896,8 @@ print(lesson.verdict())
 # %% [markdown]
 # **What it says.** Finetuned, it reaches most of its goals, slips and all: from pictures about as many as from states, and also when
 # a block is not named but sounded. Shown another's table, or played another's sound, it falls below the planner that looks at
-# nothing: so it does look, and listen. Stacks that it never saw cost a little; compare with the seen ones.
+# nothing: so it does look, and listen. Goals with stacks that it never
+# saw are reached less often than those with seen ones, and more often than blindly.
 #
 # **Frozen**, the language model forgets nothing, and does not learn to plan, neither in the form of its own texts nor (all arms)
 # aloud. This is where toy and paper part. In the paper's table 2 a frozen model is far behind as well; but in planning, table 1,

@@ -909,10 +909,10 @@ print(lesson.verdict())
 # **Aloud** (all arms): the same model, trained to answer at once for the same compute, is no better than the blind planner.
 # Three looks, one after the other, are easier to learn than one that must do everything.
 #
-# **Few examples**: at equal compute the joint one is ahead in the mean, most of all in *under*. But each task alone, for as many steps
-# (all arms), is as good or better: what looks like one task helping another is mostly the number of steps in which the shared sentence, the
-# stacks, was learned. So the paper's finding **does not reproduce** here. Its gain comes from other robots and from the web, which is
-# the more surprising kind, and is not tested.
+# **Few examples**: at equal compute the joint one is ahead in the mean. But each task alone, for as many steps (all arms, one seed), is as
+# good or better: what looks like one task helping another is mostly the number of steps in which the shared sentence, the stacks, was
+# learned. So this is **not the paper's finding**. Its gain comes from other robots and from the web, which is the more surprising
+# kind, and is not tested here.
 #
 # ## Paper and toy
 #

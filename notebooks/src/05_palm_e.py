@@ -813,7 +813,7 @@ for task, (some, asked) in tests.items():
         train(single, times * run.few_steps, f"{task} alone", stream)
         found[task] = accuracy(single, some, asked, "state")[task]
 
-# %%
+# %% alt="A table of shares of right answers from few examples, by task: all tasks learned together, each alone, and the blind and chance levels."
 table = torch.tensor(
     [[arm[task] for task in TASKS] for arm in (joint, alone, alone_long) if arm]
     + [[getattr(guess[task], level) for task in TASKS] for level in ("blind", "chance")]

@@ -1043,10 +1043,10 @@ print(lesson.verdict())
 # bars say nothing about school.
 #
 # The control with another picture says that the answers come from looking. The arms of `all` we have run with one seed: more queries
-# answered better, up to the sixteen that we tried (they cost more as well); and three losses were *not* better than two. For the
+# answered better, up to the sixteen that we tried (they cost more as well); and all three losses were *not* the best choice. For the
 # same compute, school without ITM answered better than the whole one, and so did writing alone, which is also all that stage 2 will ask
-# for; and learning to write did not help to find. The paper's table 6, below, has that the other way around. A school so short is no
-# place to learn three things.
+# for; and learning to write did not help to find. The paper's table 6, below, has that the other way around. Perhaps a school so short
+# is no place to learn three things.
 #
 # **What two minutes do not buy**: to say whether there is a blue diamond, one must know which colour belongs to which shape. Look at
 # the column `existence` beside the level of chance. The row of equal compute had more steps of stage 2: compare its columns. Try

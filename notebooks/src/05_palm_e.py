@@ -16,7 +16,8 @@
 # - say what it costs to finetune the language model, and what it costs not to.
 #
 # **You need** [00b · A language model](00b_language_model.ipynb), whose finished model comes in here, and the vision
-# transformer of [01 · CLIP](01_clip.ipynb). Training takes about five minutes on one core; plan an hour for the rest.
+# transformer of [01 · CLIP](01_clip.ipynb). It runs for about eight minutes on one core, most of it training; plan
+# an hour for the rest.
 
 # %%
 import re
@@ -585,7 +586,8 @@ plt.show()
 # ### A robot at work
 #
 # Of the goals that take three actions, the one that was reached after most tries, seen by the camera. Over each table stands what
-# the model did when it saw it; where it does the same again, the block had slipped.
+# the model did when it saw it; where it does the same again, the block had slipped, or what it
+# said could not be done.
 
 # %% tags=["nbval-ignore-output"] alt="A row of tables, from the first to the last, each with what the model did when it saw it."
 three = [i for i, far in enumerate(jobs.far) if far == 3]
@@ -776,7 +778,7 @@ for name, share in remembered.items():
 
 # %% [markdown]
 # (The lines are 95% intervals; dotted: the random planner and the blind one. "Another's": the observation is that of the next job;
-# most of the goal's blocks are not on its table then. "Stacks", from pictures: goals that put one block on another, a pair of colours that
+# often the goal's blocks are not on its table then. "Stacks", from pictures: goals that put one block on another, a pair of colours that
 # was seen stacked, or one that never was; compare these two with each other, and with their own blind planners.)
 #
 # **2. Does joint training help when examples are few?** Of each of three tasks there are few examples, as states. One model learns
@@ -903,15 +905,15 @@ print(lesson.verdict())
 # aloud. This is where toy and paper part. In the paper's table 2 a frozen model is far behind as well; but in planning, table 1,
 # frozen ones do well. PaLM has read enough to be steered by a few vectors, ours has not.
 #
-# **Finetuned**, it has lost its old trade: whatever it is asked, it begins to tell its stacks. Made to choose among the known
+# **Finetuned**, it has lost its old trade: asked about a scene in words, it tells of blocks (see above). Made to choose among the known
 # answers it is right more often (printed above). So a part of the loss is habit, and another part is knowledge.
 #
-# **Aloud** (all arms): the same model, trained to answer at once for the same compute, is no better than the blind planner.
-# Three looks, one after the other, are easier to learn than one that must do everything.
+# **Aloud** (all arms, one seed so far): the same model, trained to answer at once for the same compute, is no better than the blind
+# planner. Our reading, not measured: several small looks, one after the other, are easier to learn than one that must do everything.
 #
 # **Few examples**: at equal compute the joint one is ahead in the mean. But each task alone, for as many steps (all arms, one seed), is as
-# good or better: what looks like one task helping another is mostly the number of steps in which the shared sentence, the stacks, was
-# learned. So this is **not the paper's finding**. Its gain comes from other robots and from the web, which is the more surprising
+# good or better: in that run, what looks like one task helping another was a matter of steps, perhaps of those in which the
+# shared sentence, the stacks, is learned. So this is **not the paper's finding**. Its gain comes from other robots and from the web, which is the more surprising
 # kind, and is not tested here.
 #
 # ## Paper and toy

@@ -113,7 +113,7 @@ class BLIPConfig:
         **more: Any,
     ) -> "BLIPConfig":
         """The sizes this course trains."""
-        sizes = {"layers": layers, "heads": max(1, width // 48), "hidden": 2 * width}
+        sizes = {"layers": layers, "heads": max(1, width // 16), "hidden": 2 * width}
         vision = blip_vit(image_size=32, patch_size=8, width=width, **sizes)
         text = BertConfig(vocab_size, context=32, width=width, seen=width, **sizes)
         more.setdefault("momentum", Momentum(queue, ramp=100))

@@ -300,7 +300,7 @@ def test_it_learns_a_small_batch():
     model, given = fresh(dataclasses.replace(CONFIG, momentum=Momentum(queue=16, rate=0.9, ramp=100))), batch(8)
     optimizer, generator = torch.optim.AdamW(model.parameters(), lr=3e-3), seeded()
     before = {task: loss.item() for task, loss in model.losses(given, generator).items()}
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         model.loss(given, generator).backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """What makes a stored number stale, and what does not."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -9,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from minivlm.course.dependencies import backbones, claims, code_hash, modules
 from minivlm.course.files import Course, CourseError
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "minivlm/__init__.py": "",
     "minivlm/models/__init__.py": "",
@@ -19,8 +21,10 @@ FILES = {
     "minivlm/nn/late.py": "A = 1\n",
     "minivlm/nn/other.py": "B = 1\n",
     "minivlm/plots/__init__.py": "C = 1\n",
+    "minivlm/checkpoints/__init__.py": "from minivlm.models import all_others\n",
 }
-TRAIN = "from minivlm.models.toy import build\nfrom minivlm import plots\nlesson.record('it helps', a=build(), b=1)"
+IMPORTS = "from minivlm.models.toy import build\nfrom minivlm import checkpoints, plots\n"
+TRAIN = f"{IMPORTS}lesson.record('it helps', a=build(), b=1)"
 
 
 @pytest.fixture
@@ -80,6 +84,7 @@ def test_code_that_is_imported_makes_stale(course, file, old, new):
         ("minivlm/nn/part.py", "WIDTH = 3  # wide", "\n\nWIDTH   =   3"),
         ("minivlm/nn/other.py", "B = 1", "B = 2"),
         ("minivlm/plots/__init__.py", "C = 1", "C = 2"),
+        ("minivlm/checkpoints/__init__.py", "all_others", "each_other"),
     ],
 )
 def test_wording_layout_figures_and_what_is_not_imported_do_not(course, file, old, new):
@@ -101,7 +106,19 @@ def test_of_the_notebook_only_code_up_to_the_last_record_or_expect_counts(course
 
 def test_the_hash_is_the_same_under_every_python(course):
     """What ast.dump says differs from version to version."""
-    assert code_hash(course, "01_a") == "bca80bb99be2"
+    assert code_hash(course, "01_a") == "74172aadc3eb"
+
+
+def test_what_is_loaded_counts_where_it_computes():
+    """Checkpoints bring the numbers of a backbone and do not count; the class that computes with them must."""
+    course = Course(ROOT)
+    found = [name for name in course.names() if backbones(course, name)]
+    assert len(found) > 5
+    for name in found:
+        needed = {"minivlm.backbones.store"}
+        for folder in backbones(course, name):
+            needed.add("minivlm.language.decoder" if folder.startswith("language") else "minivlm.vision.vit")
+        assert needed <= set(modules(course, name)), name
 
 
 def test_claims_are_read_off_the_cells(course):

@@ -531,7 +531,7 @@ plt.show()
 # Test pictures are frozen files in `data/eval/`, the same for every model of the course. Marked right is who says what is shown. Most often it
 # goes on: on its pages there was always a name. Without any example it says some name that its language model has read.
 
-# %% alt="Eight test pictures of one thing each, with what Flamingo writes about each, marked right or wrong."
+# %% tags=["nbval-ignore-output"] alt="Eight test pictures of one thing each, with what Flamingo writes about each, marked right or wrong."
 from minivlm.world import frozen as eval_sets
 
 single = eval_sets.load("single")[:: 400 // 8][:8]
@@ -548,7 +548,7 @@ plt.show()
 # Below, one prompt in each row: two examples with names that were on none of its pages, and a picture. In the second row the *same
 # pictures* come with the names exchanged. The last sentence of each row is the model's.
 
-# %% alt="Two prompts with the same three pictures. The examples have names; the model says what the last picture shows and gives it the name of the example of its colour, and with exchanged names the other name."
+# %% tags=["nbval-ignore-output"] alt="Two prompts with the same three pictures. The examples have names; the model says what the last picture shows and gives it the name of the example of its colour, and with exchanged names the other name."
 one = draw_episodes(world.generator("prompt"), 1, by="colour", names=NEW)
 swapped = dataclasses.replace(one, names=one.names.flip(1))
 titles, marks = [], []

@@ -788,7 +788,7 @@ plt.show()
 #
 # Test pictures and questions are frozen files in `data/eval/`, the same for every model of the course.
 
-# %% alt="Eight test pictures, each with a question and BLIP-2's answer, marked right or wrong."
+# %% tags=["nbval-ignore-output"] alt="Eight test pictures, each with a question and BLIP-2's answer, marked right or wrong."
 test = eval_sets.load("questions").of(*KINDS)
 test = test[list(range(min(len(test), 2 * run.test)))]
 said = answers(model, pixels_of(test.samples), [row.question for row in test.rows])
@@ -806,7 +806,7 @@ plt.show()
 # things named right, over all things named and all that are there (F1).
 
 
-# %% alt="Six test pictures, each with the description that BLIP-2 wrote, marked right or wrong."
+# %% tags=["nbval-ignore-output"] alt="Six test pictures, each with the description that BLIP-2 wrote, marked right or wrong."
 def written(model: BLIP2, pixels: Tensor) -> list[str]:
     start = [tokenizer.bos] + [IMAGE] * model.config.image_tokens
     ids = torch.tensor([start] * len(pixels), device=lesson.device)

@@ -466,7 +466,7 @@ plt.show()
 #
 # Test pictures and questions are frozen files in `data/eval/`, the same for every model of the course.
 
-# %% alt="Eight test pictures, each with a question and LLaVA's answer, marked right or wrong."
+# %% tags=["nbval-ignore-output"] alt="Eight test pictures, each with a question and LLaVA's answer, marked right or wrong."
 from minivlm.world import frozen as eval_sets
 
 test = eval_sets.load("questions").of(*KINDS)

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
@@ -106,7 +105,8 @@ def overlay(
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     pale = 0.35 + 0.65 * pixels @ np.array([0.299, 0.587, 0.114])
     ax.imshow(pale, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-    clear = mpl.colors.LinearSegmentedColormap.from_list("clear", [to_rgba(VERMILION, alpha) for alpha in (0.0, 0.9)])
+    ends = [mpl.colors.to_rgba(VERMILION, alpha) for alpha in (0.0, 0.9)]
+    clear = mpl.colors.LinearSegmentedColormap.from_list("clear", ends)
     shown = ax.imshow(grid, cmap=clear, vmin=low, vmax=high, interpolation="nearest", extent=extent)
     ax.set_axis_off()
     if title:

@@ -45,8 +45,11 @@ def in_terminal(script: str) -> str:
 
 def train() -> None:
     with bar(20, "training") as shown:
-        assert callable(shown(lambda start: batches()))
         fit(line(), shown(batches()), 20, name="line")
+
+
+def assert_plain(lines: list[str]) -> None:
+    assert [text[: len(plain)] for text, plain in zip(lines, PLAIN, strict=True)] == PLAIN
 
 
 def left(seen: str) -> list[str]:
@@ -59,7 +62,7 @@ def test_a_terminal_shows_a_bar_below_the_lines():
     assert re.search(r"training: +\d+%\|.*\d+/20", seen), f"no bar in {seen!r}"
     *lines, last = left(seen)
     assert last == "ready", f"the bar was not wiped: {last!r}"
-    assert [text[: len(plain)] for text, plain in zip(lines, PLAIN, strict=True)] == PLAIN
+    assert_plain(lines)
 
 
 def test_a_training_that_goes_on_begins_where_it_was():
@@ -78,8 +81,7 @@ def test_elsewhere_there_is_none(capsys):
     with bar(20, "training") as shown:
         assert shown(stream) is stream
         fit(line(), shown(stream), 20, name="line")
-    lines = capsys.readouterr().out.splitlines()
-    assert [text[: len(plain)] for text, plain in zip(lines, PLAIN, strict=True)] == PLAIN
+    assert_plain(capsys.readouterr().out.splitlines())
 
 
 def test_a_training_that_fails_gives_the_terminal_back():
